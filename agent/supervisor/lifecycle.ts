@@ -1,0 +1,1 @@
+export type State = 'loaded' | 'starting' | 'ready' | 'quiescing' | 'backoff' | 'stopped' | 'failed'

@@ -1,0 +1,107 @@
+/** What the supervisor offers the rest of the agent: it runs verified bundles, and swaps one for another. */
+import type { Health } from '../../core/health.ts'
+import type { Manifest } from '../../core/manifest.ts'
+import type { ErrorCode } from '../../core/errors.ts'
+import type { State } from './lifecycle.ts'
+
+/** A bundle that has passed trust/verify.ts. Only that module makes one. */
+export interface VerifiedBundle {
+  readonly manifest: Manifest
+  /** SHA-256 of the manifest's bytes, hex. */
+  readonly manifestSha256: string
+  /** The service's code, its digest checked against the manifest. */
+  readonly payload: Uint8Array
+}
+
+export interface Transition {
+  readonly atMs: number
+  readonly from: State
+  readonly to: State
+  readonly event: string
+  readonly version: string
+  readonly reason: string
+}
+
+export interface RunningService {
+  readonly service: string
+  readonly version: string
+  /** Version kept warm during a provisional change; empty otherwise. */
+  readonly previousVersion: string
+  readonly state: State
+  readonly health: Health | null
+  readonly manifest: Manifest
+  readonly manifestSha256: string
+  readonly starts: number
+  /** The newest 64, oldest first. */
+  readonly history: readonly Transition[]
+}
+
+export interface SwapReport {
+  /** From holding the first call to releasing the last one held, milliseconds; 0 for an install. */
+  readonly heldMs: number
+  readonly heldCalls: number
+}
+
+/** One client call as the router hands it over; the supervisor finds, holds and delivers it. */
+export interface ClientCall {
+  readonly method: string
+  readonly kind: Manifest['methods'][number]['kind']
+  readonly principal: string
+  readonly deadlineMs: number | undefined
+  readonly metadata: Readonly<Record<string, string>>
+  /** To the client. Returns false when the client's buffer is full: stop until `onDrain`. */
+  send(message: Uint8Array): boolean
+  /** Ends the call: OK without an error. Once only. */
+  end(error?: { code: ErrorCode; message: string }): void
+}
+
+/** The client's side of a call, driven by the router. */
+export interface CallHandle {
+  /** Next message from the client. Returns false when the service has no credit left: stop until `onCredit`. */
+  message(bytes: Uint8Array): boolean
+  /** The client sends no more. */
+  halfClose(): void
+  /** The client is gone or its deadline has passed. */
+  cancel(): void
+  /** The client's buffer has drained. */
+  drained(): void
+  /** Set by the router: called when `message` may be called again. */
+  onCredit: () => void
+}
+
+export interface Supervisor {
+  /** Runs a service that is not running: resolves once it is ready and has passed its self-test. @throws SWAP_ROLLED_BACK (nothing of it is left), SERVICE_EXISTS, METHOD_CONFLICT */
+  install(bundle: VerifiedBundle, config: unknown): Promise<SwapReport>
+  /** Starts `bundle` beside what runs, moves state and calls over; what ran before stays warm. @throws SWAP_ROLLED_BACK (what ran before serves), SERVICE_NOT_FOUND, METHOD_CONFLICT */
+  swap(bundle: VerifiedBundle, config: unknown): Promise<SwapReport>
+  /** Ends the version kept warm. Safe when there is none. */
+  commit(service: string): Promise<void>
+  /** Back to the version kept warm; after an install: stops and forgets the service. Safe when there is nothing to revert. */
+  revert(service: string, reason: string): Promise<void>
+  /** Stops and forgets. Safe when there is none. */
+  remove(service: string): Promise<void>
+  /** Stops everything in reverse order of start. */
+  close(): Promise<void>
+  list(): RunningService[]
+  get(service: string): RunningService | undefined
+  /** Every transition, and every change of health or removal (`transition` undefined). Returns the way to stop listening. */
+  watch(listener: (event: { service: string; transition?: Transition; removed?: boolean }) => void): () => void
+  /**
+   * While a version is kept warm (or an install is uncommitted): called once when the new version is unhealthy, crashes or
+   * stops answering its heartbeat. The change engine reverts.
+   */
+  onProvisionalFailure: (service: string, reason: string) => void
+  /** Begins a client call. @throws METHOD_NOT_FOUND, SERVICE_DOWN, LIMIT_REACHED */
+  call(client: ClientCall): CallHandle
+  /** Methods served at present, for the router's registration. */
+  methods(): readonly { path: string; kind: Manifest['methods'][number]['kind']; service: string }[]
+}
+
+/** What the supervisor needs of the agent. */
+export interface SupervisorHost {
+  /** Carries out one capability operation for a service. Called only for capabilities its manifest names. */
+  capability(service: string, capability: string, operation: string, input: unknown): Promise<unknown>
+  log(service: string, level: 'debug' | 'info' | 'warn' | 'error', message: string, fields: Record<string, unknown>): void
+  /** Called when the set of served methods may have changed. */
+  methodsChanged(): void
+}

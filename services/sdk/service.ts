@@ -1,0 +1,124 @@
+/**
+ * The contract between a service and the agent that runs it. A service's bundle is one script whose exports are a
+ * `ServiceModule`; the host (run.ts) creates the service, and the agent decides when its methods are called.
+ */
+import type { Capabilities } from '../../core/capabilities.ts'
+import type { Health } from '../../core/health.ts'
+import type { Method, Plain } from '../../proto/codec.ts'
+
+export { OffboxError } from '../../core/errors.ts'
+export type * from '../../core/capabilities.ts'
+export type { Health } from '../../core/health.ts'
+
+/** `export const create` of a service's entry file. Called anew for every start, also within one worker. */
+export interface ServiceModule<Config = unknown> {
+  create(): Service<Config>
+}
+
+export interface Service<Config = unknown> {
+  /** Pure. Turns untrusted JSON into a Config or throws CONFIG_INVALID; runs before anything is touched. */
+  check(raw: unknown): Config
+  /**
+   * Resolves once serving. `ctx.signal` aborts on stop. On rejection `stop` still runs.
+   * `inherited` is what a predecessor (or, on a revert, a successor) handed over, in a schema that the manifest reads.
+   */
+  start(config: Config, ctx: ServiceContext, inherited?: Snapshot): Promise<void>
+  /** Safe after a failed or half-done start, and safe twice. */
+  stop(): Promise<void>
+  /** Cheap, free of side effects: a status and the numbers it rests on. Gates judge the numbers. */
+  health(): Health
+  /** What it serves, in the manifest's order; the host checks the two against one another at start. */
+  readonly methods: readonly Served[]
+  /** Optional: prove that this version can do its work, after `start` and before any call reaches it. */
+  selfTest?(): Promise<void>
+  /** Optional: finish background work and refuse to begin more, within `ctx.quiesceTimeoutMs`. Calls are held by the agent. */
+  quiesce?(): Promise<void>
+  /** Optional: state for the successor in the asked schema (one of the manifest's `snapshot.writes`). Called after quiesce. */
+  snapshot?(schema: number): Snapshot
+}
+
+/** State in transit between two versions. */
+export interface Snapshot {
+  /** Version of the hand-over format. */
+  readonly schema: number
+  /** Transferred, not copied: the giver must not use it afterwards. */
+  readonly bytes: Uint8Array
+}
+
+export interface ServiceContext {
+  readonly service: string
+  readonly version: string
+  /** Aborts when the service is to stop. */
+  readonly signal: AbortSignal
+  /** Exactly the capabilities that the manifest names. */
+  readonly capabilities: Capabilities
+  /** Time `quiesce` may take, milliseconds. */
+  readonly quiesceTimeoutMs: number
+  /** Wall time, Unix milliseconds. */
+  nowMs(): number
+  /** Structured log: a constant message, facts in fields. Rate-limited by the agent. */
+  log(level: 'debug' | 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>): void
+}
+
+/** What a handler learns about the call it serves. */
+export interface Call {
+  /** SPIFFE id of the caller. */
+  readonly principal: string
+  /** Aborts when the caller cancels, its deadline passes or the service must stop. */
+  readonly signal: AbortSignal
+  /** Wall time by which the caller wants the answer, Unix milliseconds; undefined without a deadline. */
+  readonly deadlineMs?: number
+  /** Request metadata with ASCII values, keys in lower case. */
+  readonly metadata: Readonly<Record<string, string>>
+}
+
+/** One served method over raw bytes; made by the four functions below. */
+export type Served =
+  | { readonly path: string; readonly kind: 'unary'; handle(request: Uint8Array, call: Call): Promise<Uint8Array> }
+  | { readonly path: string; readonly kind: 'serverStream'; handle(request: Uint8Array, call: Call): AsyncIterable<Uint8Array> }
+  | { readonly path: string; readonly kind: 'clientStream'; handle(requests: AsyncIterable<Uint8Array>, call: Call): Promise<Uint8Array> }
+  | { readonly path: string; readonly kind: 'bidi'; handle(requests: AsyncIterable<Uint8Array>, call: Call): AsyncIterable<Uint8Array> }
+
+/** Serves a unary method. A thrown OffboxError reaches the caller with its code; anything else is INTERNAL. */
+export function unary<Req, Res>(method: Method<Req, Res>, handle: (request: Plain<Req>, call: Call) => Promise<Res>): Served {
+  return {
+    path: method.path,
+    kind: 'unary',
+    handle: async (bytes, call) => method.response.encode(await handle(method.request.decode(bytes), call)),
+  }
+}
+
+/** Serves a server stream: the handler is an async generator; it is ended through `call.signal`. */
+export function serverStream<Req, Res>(method: Method<Req, Res>, handle: (request: Plain<Req>, call: Call) => AsyncIterable<Res>): Served {
+  return {
+    path: method.path,
+    kind: 'serverStream',
+    handle: (bytes, call) => encodeAll(method, handle(method.request.decode(bytes), call)),
+  }
+}
+
+/** Serves a bidirectional stream. */
+export function bidi<Req, Res>(method: Method<Req, Res>, handle: (requests: AsyncIterable<Plain<Req>>, call: Call) => AsyncIterable<Res>): Served {
+  return {
+    path: method.path,
+    kind: 'bidi',
+    handle: (requests, call) => encodeAll(method, handle(decodeAll(method, requests), call)),
+  }
+}
+
+/** Serves a client stream. */
+export function clientStream<Req, Res>(method: Method<Req, Res>, handle: (requests: AsyncIterable<Plain<Req>>, call: Call) => Promise<Res>): Served {
+  return {
+    path: method.path,
+    kind: 'clientStream',
+    handle: async (requests, call) => method.response.encode((await handle(decodeAll(method, requests), call)) as Res),
+  }
+}
+
+async function* encodeAll<Req, Res>(method: Method<Req, Res>, items: AsyncIterable<unknown>): AsyncIterable<Uint8Array> {
+  for await (const item of items) yield method.response.encode(item as Res)
+}
+
+async function* decodeAll<Req, Res>(method: Method<Req, Res>, items: AsyncIterable<Uint8Array>): AsyncIterable<Plain<Req>> {
+  for await (const bytes of items) yield method.request.decode(bytes)
+}
