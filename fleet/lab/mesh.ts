@@ -5,7 +5,7 @@ export const LAB = {
   /** Controller, boot server and DHCP server. */
   controllerAddress: '10.77.0.1',
   prefixLength: 24,
-  devicesMin: 2,
+  devicesMin: 1,
   /** Eight TCG machines are more than two cores can boot in reasonable time. */
   devicesMax: 8,
 } as const

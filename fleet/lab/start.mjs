@@ -10,7 +10,7 @@ if (args.includes('--help') || args.includes('-h')) {
   Builds the image, PXE-boots devices in QEMU on one lab network, enrols them, installs the services, brings up a full
   mesh of BGP and rolls telemetry from 1.0.0 to 1.1.0 across them while a client keeps calling it.
 
-  --devices N   how many devices (2 to 8; default 3)
+  --devices N   how many devices (1 to 8; default 3)
   --local       agents as processes in network namespaces instead of virtual machines: seconds instead of minutes
   --once        end and clean up when the rollout is done
   --json        the last line on stdout is one JSON object with the figures

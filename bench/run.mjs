@@ -1,0 +1,3 @@
+import { runNamed } from '../fleet/lab/run-named.mjs'
+
+await runNamed('bench', 'bench')
