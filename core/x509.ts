@@ -3,7 +3,7 @@
  * ask). Key generation and signing run in WebCrypto; nothing here touches disk or network.
  */
 import 'reflect-metadata'
-import { X509Certificate, type webcrypto } from 'node:crypto'
+import { createPublicKey, X509Certificate, type webcrypto } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
 import { OffboxError } from './errors.ts'
 
@@ -27,11 +27,14 @@ export function deviceDnsName(fleet: string, deviceId: string): string {
   return `${deviceId}.${fleet}.offbox`
 }
 
-/** A new private key, PKCS#8 PEM, and a PKCS#10 request for it, PEM. The names in the request carry no authority. */
-export async function makeCsr(commonName: string): Promise<{ keyPem: string; csrPem: string }> {
-  const keys = await makeKeys()
+/**
+ * A private key, PKCS#8 PEM, and a PKCS#10 request for it, PEM. The names in the request carry no authority.
+ * @param keyPem a key to ask again for; left out: a new one is made
+ */
+export async function makeCsr(commonName: string, keyPem?: string): Promise<{ keyPem: string; csrPem: string }> {
+  const keys = keyPem === undefined ? await makeKeys() : await readKeys(keyPem)
   const csr = await x509.Pkcs10CertificateRequestGenerator.create({ name: subject(commonName), keys, signingAlgorithm: ALGORITHM })
-  return { keyPem: await keyPemOf(keys), csrPem: csr.toString('pem') }
+  return { keyPem: keyPem ?? (await keyPemOf(keys)), csrPem: csr.toString('pem') }
 }
 
 /**
@@ -147,6 +150,13 @@ function subject(commonName: string): x509.JsonName {
 
 async function makeKeys(): Promise<webcrypto.CryptoKeyPair> {
   return await crypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify'])
+}
+
+async function readKeys(keyPem: string): Promise<webcrypto.CryptoKeyPair> {
+  const privateKey = await crypto.subtle.importKey('pkcs8', x509.PemConverter.decodeFirst(keyPem), ALGORITHM, true, ['sign'])
+  const spki = createPublicKey(keyPem).export({ type: 'spki', format: 'der' })
+  const publicKey = await crypto.subtle.importKey('spki', new Uint8Array(spki), ALGORITHM, true, ['verify'])
+  return { privateKey, publicKey }
 }
 
 async function keyPemOf(keys: webcrypto.CryptoKeyPair): Promise<string> {

@@ -1,4 +1,4 @@
-import { X509Certificate } from 'node:crypto'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import t from 'tap'
 import { makeCa, makeCsr, makeIdentity, readLeaf, signCsr } from '../../core/x509.ts'
 
@@ -36,4 +36,12 @@ t.test('a request with a wrong signature, or no request at all, is CSR_INVALID',
   der[der.length - 1] = (der[der.length - 1] ?? 0) ^ 1
   const flipped = `-----BEGIN CERTIFICATE REQUEST-----\n${der.toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`
   for (const bad of [flipped, 'rubbish', '', 'x'.repeat(10_000)]) await t.rejects(signCsr(ca, bad, names), { code: 'CSR_INVALID' })
+})
+
+t.test('a device can ask again for the key it has', async (t) => {
+  const ca = await makeCa('lab', { nowMs, validMs: 10 * dayMs })
+  const first = await makeCsr('sw1')
+  const again = await makeCsr('sw1', first.keyPem)
+  const pem = await signCsr(ca, again.csrPem, { fleet: 'lab', role: 'device', id: 'sw1', nowMs, validMs: dayMs })
+  t.ok(new X509Certificate(pem).checkPrivateKey(createPrivateKey(first.keyPem)))
 })
