@@ -58,6 +58,8 @@ export interface ProposedChange {
   readonly bakeMs: number
   /** It reverts by itself after this long unconfirmed, milliseconds. */
   readonly confirmTimeoutMs: number
+  /** Confirmed by the engine itself as soon as it is live: for what has no way back, e.g. a removal. Its effect is in `commit`. */
+  readonly permanent?: boolean
 }
 
 export interface ChangeEngine {
