@@ -1,0 +1,185 @@
+/** The worker's side of client calls: each `open` runs a handler of the service; messages and credits go both ways. */
+import { OffboxError } from '../../core/errors.ts'
+import type { Call, Served } from './service.ts'
+import { exactCopy, toWireError, WIRE_LIMITS, type FromWorker, type ToWorker } from './wire.ts'
+
+type Open = Extract<ToWorker, { type: 'open' }>
+type ForCall = Extract<ToWorker, { type: 'open' | 'data' | 'halfClose' | 'cancel' | 'credit' }>
+export type Send = (message: FromWorker, owned?: Uint8Array) => void
+
+const { streamWindowMessages, messageBytesMax } = WIRE_LIMITS
+
+/** All open calls of one worker. `failed` is told of every handler error that is not an OffboxError: a bug of the service. */
+export class ServedCalls {
+  readonly #calls = new Map<number, ServedCall>()
+  readonly #send: Send
+  readonly #failed: (method: string, error: unknown) => void
+  #methods: ReadonlyMap<string, Served> = new Map()
+
+  constructor(send: Send, failed: (method: string, error: unknown) => void) {
+    this.#send = send
+    this.#failed = failed
+  }
+
+  /** Calls opened from now on go to these. */
+  serve(methods: readonly Served[]): void {
+    this.#methods = new Map(methods.map((one) => [one.path, one]))
+  }
+
+  receive(message: ForCall): void {
+    const call = this.#calls.get(message.call)
+    if (message.type === 'open') this.#open(message)
+    else if (message.type === 'data') call?.incoming.push(message.bytes)
+    else if (message.type === 'halfClose') call?.incoming.close()
+    else if (message.type === 'credit') call?.outgoing.grant(message.count)
+    else this.#cancel(message.call, call)
+  }
+
+  /** Aborts every call's signal; what their handlers still send is dropped. */
+  abortAll(reason: string): void {
+    for (const call of this.#calls.values()) call.abort(reason)
+    this.#calls.clear()
+  }
+
+  #cancel(id: number, call: ServedCall | undefined): void {
+    this.#calls.delete(id)
+    call?.abort('cancelled')
+    // Answered even when the call has just ended: the agent waits for this.
+    this.#send({ type: 'end', call: id })
+  }
+
+  #open(open: Open): void {
+    const served = this.#methods.get(open.method)
+    if (!served) {
+      this.#send({ type: 'end', call: open.call, error: { code: 'METHOD_NOT_FOUND', message: `the service does not serve ${open.method}` } })
+      return
+    }
+    const call = new ServedCall((count) => this.#send({ type: 'credit', call: open.call, count }))
+    this.#calls.set(open.call, call)
+    this.#run(served, open, call).then(
+      (bytes) => this.#end(open.call, call, bytes),
+      (error) => this.#fail(open, call, error),
+    )
+  }
+
+  async #run(served: Served, open: Open, call: ServedCall): Promise<Uint8Array | undefined> {
+    const { principal, metadata, deadlineMs } = open
+    const about: Call = { principal, metadata, signal: call.signal, ...(deadlineMs === undefined ? {} : { deadlineMs }) }
+    const request = open.bytes ?? new Uint8Array(0)
+    if (served.kind === 'unary') return reply(await served.handle(request, about))
+    if (served.kind === 'clientStream') return reply(await served.handle(call.incoming, about))
+    const messages = served.kind === 'bidi' ? served.handle(call.incoming, about) : served.handle(request, about)
+    for await (const message of messages) {
+      const bytes = reply(message)
+      await call.outgoing.take()
+      if (call.signal.aborted) break
+      this.#send({ type: 'data', call: open.call, bytes }, bytes)
+    }
+    return undefined
+  }
+
+  #end(id: number, call: ServedCall, bytes: Uint8Array | undefined): void {
+    if (this.#calls.get(id) !== call) return
+    this.#calls.delete(id)
+    if (bytes) this.#send({ type: 'end', call: id, bytes }, bytes)
+    else this.#send({ type: 'end', call: id })
+  }
+
+  #fail(open: Open, call: ServedCall, error: unknown): void {
+    if (this.#calls.get(open.call) !== call) return
+    this.#calls.delete(open.call)
+    const wire = toWireError(error)
+    if (wire.code === 'INTERNAL') this.#failed(open.method, error)
+    this.#send({ type: 'end', call: open.call, error: wire })
+  }
+}
+
+/** A copy of what a handler gave: it may keep its own, and give it again. */
+function reply(bytes: unknown): Uint8Array {
+  if (!(bytes instanceof Uint8Array)) throw new TypeError('a handler must answer with a Uint8Array')
+  if (bytes.byteLength > messageBytesMax) throw new OffboxError('LIMIT_REACHED', `an answer of ${bytes.byteLength} bytes, more than ${messageBytesMax}`)
+  return exactCopy(bytes)
+}
+
+class ServedCall {
+  readonly #abort = new AbortController()
+  readonly signal = this.#abort.signal
+  readonly incoming: Incoming
+  readonly outgoing = new Outgoing()
+
+  constructor(sendCredit: (count: number) => void) {
+    this.incoming = new Incoming(sendCredit)
+  }
+
+  abort(reason: string): void {
+    this.#abort.abort(new OffboxError('DEADLINE_PASSED', `the call was ended: ${reason}`))
+    this.incoming.close()
+    this.outgoing.grant(1)
+  }
+}
+
+/** The client's messages. For one reader; ends when the client half-closes or goes. */
+class Incoming implements AsyncIterable<Uint8Array> {
+  readonly #sendCredit: (count: number) => void
+  #queue: Uint8Array[] = []
+  #closed = false
+  #read = 0
+  #wake: (() => void) | undefined
+
+  constructor(sendCredit: (count: number) => void) {
+    this.#sendCredit = sendCredit
+  }
+
+  push(bytes: Uint8Array): void {
+    if (this.#closed) return
+    this.#queue.push(bytes)
+    this.#wake?.()
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#wake?.()
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
+    while (true) {
+      const bytes = this.#queue.shift()
+      if (bytes) {
+        this.#read++
+        if (this.#read >= streamWindowMessages / 2) {
+          this.#sendCredit(this.#read)
+          this.#read = 0
+        }
+        yield bytes
+      } else if (this.#closed) {
+        return
+      } else {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve
+        })
+        this.#wake = undefined
+      }
+    }
+  }
+}
+
+/** How many messages the agent will still take on a stream. */
+class Outgoing {
+  #credit: number = streamWindowMessages
+  #wake: (() => void) | undefined
+
+  grant(count: number): void {
+    this.#credit += count
+    this.#wake?.()
+  }
+
+  async take(): Promise<void> {
+    while (this.#credit <= 0) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+      this.#wake = undefined
+    }
+    this.#credit--
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * What the agent and a service's worker say to each other over their MessagePort: raw payload bytes in batches. The only file of
+ * the SDK that the agent imports. Each side checks what it receives; for the agent the other side is not trusted.
+ */
+import { isErrorCode, type ErrorCode } from '../../core/errors.ts'
+import type { Health } from '../../core/health.ts'
+import type { Manifest } from '../../core/manifest.ts'
+import type { Snapshot } from './service.ts'
+
+export type { Snapshot } from './service.ts'
+
+export const WIRE_LIMITS = {
+  /** Messages that one stream may have under way in one direction before the receiver grants more. */
+  streamWindowMessages: 64,
+  /** One reply or stream message. */
+  messageBytesMax: 4 * 1024 * 1024,
+  /** State handed over at a swap. */
+  snapshotBytesMax: 64 * 1024 * 1024,
+  errorCharsMax: 2_000,
+  logMessageCharsMax: 500,
+  /** Fields of one log line, as JSON. */
+  logFieldsCharsMax: 4_000,
+  evidenceMax: 64,
+  /** Lines a service may log at once, and per second after that; both sides count. */
+  logBurstLines: 200,
+  logLinesPerSecondMax: 50,
+} as const
+
+export interface WireError {
+  readonly code: ErrorCode
+  readonly message: string
+}
+
+/** What the agent asks of the service itself. One answer (`done`) each. */
+export type Control =
+  /** Evaluate the payload, create the service, compare its methods with the manifest, check the configuration. */
+  | { readonly action: 'load'; readonly config: unknown }
+  | { readonly action: 'start'; readonly inherited?: Snapshot }
+  | { readonly action: 'selfTest' }
+  | { readonly action: 'health' }
+  | { readonly action: 'quiesce' }
+  /** Answered with a Snapshot, its bytes transferred. */
+  | { readonly action: 'snapshot'; readonly schema: number }
+  /** End the service object; the worker stays. */
+  | { readonly action: 'stop' }
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
+const LOG_LEVELS: readonly unknown[] = ['debug', 'info', 'warn', 'error'] satisfies LogLevel[]
+
+/** Agent to worker. `call` and `id` are numbers that the sender of the first message with it chose, never used again. */
+export type ToWorker =
+  /** `bytes` is the request of a method that takes exactly one. */
+  | {
+      readonly type: 'open'
+      readonly call: number
+      readonly method: string
+      readonly principal: string
+      readonly deadlineMs: number | undefined
+      readonly metadata: Readonly<Record<string, string>>
+      readonly bytes?: Uint8Array
+    }
+  | { readonly type: 'data'; readonly call: number; readonly bytes: Uint8Array }
+  | { readonly type: 'halfClose'; readonly call: number }
+  /** Answered with `end` at once: nothing of this call follows. */
+  | { readonly type: 'cancel'; readonly call: number }
+  /** The worker may send `count` more messages on this stream. */
+  | { readonly type: 'credit'; readonly call: number; readonly count: number }
+  | ({ readonly type: 'control'; readonly id: number } & Control)
+  | { readonly type: 'capabilityResult'; readonly id: number; readonly value?: unknown; readonly error?: WireError }
+
+/** Worker to agent. */
+export type FromWorker =
+  | { readonly type: 'data'; readonly call: number; readonly bytes: Uint8Array }
+  /** The last of a call; `bytes` is the answer of a method that gives exactly one. */
+  | { readonly type: 'end'; readonly call: number; readonly bytes?: Uint8Array; readonly error?: WireError }
+  | { readonly type: 'credit'; readonly call: number; readonly count: number }
+  | { readonly type: 'done'; readonly id: number; readonly value?: unknown; readonly error?: WireError }
+  | { readonly type: 'capability'; readonly id: number; readonly capability: string; readonly operation: string; readonly input: unknown }
+  | { readonly type: 'log'; readonly level: LogLevel; readonly message: string; readonly fields: Record<string, unknown> }
+
+/** What the worker is started with; `port` is transferred. */
+export interface WorkerStart {
+  readonly port: unknown
+  /** Text of the payload. */
+  readonly code: string
+  readonly manifest: Manifest
+  readonly quiesceTimeoutMs: number
+}
+
+/**
+ * Sends messages in batches: the first of a turn of the event loop at once (a lone call waits for nobody), the others together when the
+ * turn ends. Order is kept.
+ */
+export class Outbox<Message> {
+  readonly #post: (batch: Message[], transfer: ArrayBuffer[]) => void
+  // Taken when the module is loaded: a service cannot replace it later.
+  readonly #later = setImmediate
+  #batch: Message[] = []
+  #transfer: ArrayBuffer[] = []
+  #turnBegun = false
+
+  constructor(post: (batch: Message[], transfer: ArrayBuffer[]) => void) {
+    this.#post = post
+  }
+
+  /** `owned`: bytes to transfer, exact-size and not used by the sender again. */
+  send(message: Message, owned?: Uint8Array): void {
+    this.#batch.push(message)
+    if (owned) this.#transfer.push(owned.buffer as ArrayBuffer)
+    if (this.#turnBegun) return
+    this.#turnBegun = true
+    this.#flush()
+    this.#later(() => {
+      this.#turnBegun = false
+      if (this.#batch.length > 0) this.#flush()
+    })
+  }
+
+  #flush(): void {
+    const batch = this.#batch
+    const transfer = this.#transfer
+    this.#batch = []
+    this.#transfer = []
+    this.#post(batch, transfer)
+  }
+}
+
+/** A copy with a buffer of its own: a view may show its whole pool to the other side, and a transferred one is lost to its owner. */
+export function exactCopy(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes)
+}
+
+/** Whatever was thrown, as it crosses. A bundle brings its own copy of OffboxError, so the class cannot be asked. */
+export function toWireError(error: unknown): WireError {
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown }
+  const text = typeof message === 'string' ? message : String(error)
+  return { code: isErrorCode(code) ? code : 'INTERNAL', message: text.slice(0, WIRE_LIMITS.errorCharsMax) }
+}
+
+/**
+ * Checks a batch from a worker. Unknown call numbers are the reader's business: a cancelled call may still have an answer under way.
+ * @throws Error naming what is wrong; the worker is then ended
+ */
+export function readFromWorker(raw: unknown): FromWorker[] {
+  if (!Array.isArray(raw)) throw new Error('not a batch')
+  for (const message of raw as Record<string, unknown>[]) {
+    need(typeof message === 'object' && message !== null && isFromWorker(message), 'message')
+  }
+  return raw as FromWorker[]
+}
+
+function isFromWorker(message: Record<string, unknown>): boolean {
+  const { type, call, id, bytes, error } = message
+  if (type === 'data') return isNumber(call) && isMessageBytes(bytes)
+  if (type === 'end') return isNumber(call) && (bytes === undefined || isMessageBytes(bytes)) && isMaybeError(error)
+  if (type === 'credit') return isNumber(call) && isNumber(message['count']) && message['count'] <= WIRE_LIMITS.streamWindowMessages
+  if (type === 'done') return isNumber(id) && isMaybeError(error)
+  if (type === 'capability') return isNumber(id) && isText(message['capability'], 64) && isText(message['operation'], 64)
+  const { level, message: text, fields } = message
+  return type === 'log' && LOG_LEVELS.includes(level) && isText(text, WIRE_LIMITS.logMessageCharsMax) && typeof fields === 'object' && fields !== null
+}
+
+/** @throws Error */
+export function readHealth(raw: unknown): Health {
+  const { status, reason, evidence } = (raw ?? {}) as { status?: unknown; reason?: unknown; evidence?: unknown }
+  need(status === 'healthy' || status === 'degraded' || status === 'unhealthy', 'health status')
+  need(reason === undefined || typeof reason === 'string', 'health reason')
+  need(typeof evidence === 'object' && evidence !== null, 'health evidence')
+  const entries = Object.entries(evidence as Record<string, unknown>)
+  need(entries.length <= WIRE_LIMITS.evidenceMax && entries.every(([key, value]) => key.length <= 64 && typeof value === 'number'), 'health evidence')
+  const numbers = Object.fromEntries(entries) as Record<string, number>
+  return typeof reason === 'string'
+    ? { status: status as Health['status'], reason: reason.slice(0, 500), evidence: numbers }
+    : { status: status as Health['status'], evidence: numbers }
+}
+
+/** @throws Error */
+export function readSnapshot(raw: unknown, schema: number): Snapshot {
+  const snapshot = (raw ?? {}) as { schema?: unknown; bytes?: unknown }
+  need(snapshot.schema === schema && snapshot.bytes instanceof Uint8Array, `snapshot in schema ${schema}`)
+  const bytes = snapshot.bytes as Uint8Array
+  need(bytes.byteLength <= WIRE_LIMITS.snapshotBytesMax, `snapshot of at most ${WIRE_LIMITS.snapshotBytesMax} bytes`)
+  return { schema, bytes }
+}
+
+function need(holds: boolean, what: string): void {
+  if (!holds) throw new Error(`malformed ${what}`)
+}
+const isNumber = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
+const isText = (value: unknown, charsMax: number) => typeof value === 'string' && value.length <= charsMax
+const isMessageBytes = (value: unknown) => value instanceof Uint8Array && value.byteLength <= WIRE_LIMITS.messageBytesMax
+const isMaybeError = (value: unknown) => {
+  if (value === undefined) return true
+  const { code, message } = (value ?? {}) as { code?: unknown; message?: unknown }
+  return isErrorCode(code) && isText(message, WIRE_LIMITS.errorCharsMax)
+}
