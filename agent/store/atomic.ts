@@ -82,11 +82,11 @@ export class AtomicFiles {
     await this.#syncIfThere(dirname(path))
   }
 
-  /** Names of files and directories, sorted, without temporary files and files set aside. Empty when absent. */
-  async list(directory: string): Promise<string[]> {
+  /** Names of files and directories, sorted, without temporary files and (unless asked for) files set aside. Empty when absent. */
+  async list(directory: string, options: { setAside?: boolean } = {}): Promise<string[]> {
     const entries = await this.#files.list(directory)
-    const names = entries.map(({ name }) => name)
-    return names.filter((name) => !name.startsWith(TEMPORARY_PREFIX) && !name.endsWith(CORRUPT_SUFFIX)).sort()
+    const names = entries.map(({ name }) => name).filter((name) => !name.startsWith(TEMPORARY_PREFIX))
+    return names.filter((name) => options.setAside || !name.endsWith(CORRUPT_SUFFIX)).sort()
   }
 
   async setAside(path: string): Promise<void> {

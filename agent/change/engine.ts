@@ -1,0 +1,280 @@
+/**
+ * Carries changes out: records each new state durably, then does what the table (change.ts) says. One step of a change at a
+ * time; different changes run at once.
+ */
+import type { Clock } from '../../core/clock.ts'
+import { codeOf, type ErrorCode, messageOf, OffboxError } from '../../core/errors.ts'
+import { changesSettledMax, settleRetryMsMax, settleRetryMsMin } from '../limits.ts'
+import { changeCell, type ChangeEffect, type ChangeEvent } from './change.ts'
+import type { Journal } from './journal.ts'
+import { checkConfirm, kept, slotOf } from './rules.ts'
+import type { ChangeEngine, ChangeHandler, ChangeKind, ChangeRecord, ProposedChange } from './types.ts'
+
+export interface EngineOptions {
+  readonly journal: Journal
+  readonly clock: Clock
+  readonly log: { info(fields: object, message: string): void; error(fields: object, message: string): void }
+  /** Durable note of an intent, before anything is touched; a rejection refuses the change. */
+  readonly audit?: (record: ChangeRecord) => Promise<void>
+}
+
+interface Live {
+  record: ChangeRecord
+  handler: ChangeHandler
+  /** Set when it became provisional in this process. */
+  provisionalAtMonotonicMs: number
+  /** A revert that came while a handler's step was under way. */
+  doomed: { reason: string; error: ErrorCode | '' } | null
+  /** Ends when the step under way has ended. */
+  work: Promise<unknown>
+  retryMs: number
+  disarm: () => void
+}
+
+type Facts = Partial<Pick<ChangeRecord, 'reason' | 'error' | 'provisionalAtMs' | 'confirmDeadlineMs' | 'heldMs' | 'heldCalls'>>
+
+export class Engine implements ChangeEngine {
+  readonly #options: EngineOptions
+  readonly #handlers = new Map<ChangeKind, ChangeHandler>()
+  readonly #changes = new Map<string, Live>()
+  readonly #listeners = new Set<(record: ChangeRecord) => void>()
+  #recovered = false
+  #closed = false
+
+  constructor(options: EngineOptions) {
+    this.#options = options
+  }
+
+  handle(kind: ChangeKind, handler: ChangeHandler): void {
+    this.#handlers.set(kind, handler)
+  }
+
+  async recover(): Promise<void> {
+    for (const record of await this.#options.journal.load()) {
+      const handler = this.#handlers.get(record.kind)
+      if (!handler && !record.settled) this.#options.log.error({ change: record.id, kind: record.kind }, 'a change of unknown kind stays unsettled')
+      const live = this.#keep(record, handler ?? unknownKind)
+      if (record.settled || !handler) continue
+      const why = { reason: 'the agent restarted before it was confirmed', error: 'SWAP_ROLLED_BACK' as const }
+      await this.#dispatch(live, 'restart', record.state === 'provisional' || record.state === 'staged' || record.state === 'proposed' ? why : {})
+    }
+    this.#recovered = true
+    await this.#prune()
+  }
+
+  async propose(proposed: ProposedChange): Promise<ChangeRecord> {
+    const handler = this.#handlers.get(proposed.kind)
+    if (!handler || !this.#recovered || this.#closed) throw new OffboxError('STATE_REFUSED', 'the agent is starting or stopping; it takes no changes now')
+    const { permanent = false, ...wanted } = proposed
+    const slot = slotOf(wanted)
+    const other = this.all().find((record) => slotOf(record) === slot && !isFinal(record))
+    if (other) throw new OffboxError('SWAP_IN_PROGRESS', `change ${other.id} (${other.kind} ${other.service} ${other.to}, ${other.state}) holds the slot`)
+    const blank = { error: '' as const, provisionalAtMs: 0, confirmDeadlineMs: 0, heldMs: 0, heldCalls: 0, settled: false }
+    const id = this.#options.journal.nextId()
+    // From here on the slot is held: nothing was awaited since it was found free.
+    const live = this.#keep({ id, ...wanted, ...blank, proposedAtMs: this.#options.clock.nowMs(), state: 'proposed' }, handler)
+    try {
+      await this.#options.audit?.(live.record)
+      await this.#options.journal.write(live.record)
+    } catch (error) {
+      this.#changes.delete(id)
+      throw error
+    }
+    this.#tell(live)
+    const failure = await this.#exclusive(live, async () => await this.#run(live, permanent))
+    if (failure) throw failure
+    return { ...live.record }
+  }
+
+  async confirm(id: string, by: { principal: string; connectionOpenedAtMs: number }): Promise<ChangeRecord> {
+    const live = this.#find(id)
+    this.#guard(live, 'confirm')
+    return await this.#exclusive(live, async () => {
+      this.#guard(live, 'confirm')
+      if (live.record.state === 'confirmed') return { ...live.record }
+      checkConfirm(live.record, by.connectionOpenedAtMs, live.provisionalAtMonotonicMs, this.#options.clock.monotonicMs())
+      await this.#dispatch(live, 'confirm', { reason: `confirmed by ${by.principal}` })
+      return { ...live.record }
+    })
+  }
+
+  async revert(id: string, reason: string, error: ErrorCode | '' = ''): Promise<ChangeRecord> {
+    const live = this.#find(id)
+    this.#guard(live, 'revert')
+    const cell = changeCell(live.record.state, 'revert')
+    if (typeof cell === 'object' && cell.effects.includes('doom')) live.doomed ??= { reason, error }
+    return await this.#exclusive(live, async () => {
+      this.#guard(live, 'revert')
+      await this.#dispatch(live, 'revert', { reason, error })
+      return { ...live.record }
+    })
+  }
+
+  current(service: string): ChangeRecord | undefined {
+    return this.all().find((record) => record.service === service && !isFinal(record))
+  }
+
+  get(id: string): ChangeRecord | undefined {
+    const live = this.#changes.get(id)
+    return live && { ...live.record }
+  }
+
+  /** All changes kept, newest first. */
+  all(): ChangeRecord[] {
+    return [...this.#changes.values()].map((live) => ({ ...live.record })).reverse()
+  }
+
+  watch(listener: (record: ChangeRecord) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Stops timers. What is provisional reverts at the next start. */
+  close(): void {
+    this.#closed = true
+    for (const live of this.#changes.values()) live.disarm()
+  }
+
+  /** Stage, apply, provisional. Returns the error with which it was reverted. */
+  async #run(live: Live, permanent: boolean): Promise<unknown> {
+    try {
+      await live.handler.stage(live.record)
+      this.#stopIfDoomed(live)
+      await this.#dispatch(live, 'staged', {})
+      if (permanent) await this.#dispatch(live, 'confirm', {})
+      return undefined
+    } catch (error) {
+      if (live.record.state === 'confirmed') throw error
+      const doomed = live.doomed
+      const facts = doomed ?? { reason: messageOf(error), error: codeOf(error) }
+      this.#options.log.error({ change: live.record.id, kind: live.record.kind, service: live.record.service, err: error }, 'change failed; reverting')
+      // A live change is past its handler's steps: only recording it can have failed.
+      await this.#dispatch(live, 'failed', facts)
+      return error
+    }
+  }
+
+  async #dispatch(live: Live, event: ChangeEvent, facts: Facts): Promise<void> {
+    const cell = changeCell(live.record.state, event)
+    if (cell === 'NEVER') throw new Error(`${event} in state ${live.record.state} of change ${live.record.id}`)
+    if (cell === 'REFUSE') throw refused(live.record)
+    if (cell === 'IGNORE') return
+    const next: ChangeRecord = { ...live.record, ...facts, state: cell.to }
+    try {
+      await this.#options.journal.write(next)
+    } catch (error) {
+      // Forward steps need their record. The way back does not: unconfirmed on disk means that a restart goes back as well.
+      if (cell.to !== 'reverted') throw error
+      this.#options.log.error({ change: next.id, err: error }, 'a revert could not be recorded; it is carried out all the same')
+    }
+    const { state, id, kind, service, from, to, reason } = next
+    this.#options.log.info({ change: id, kind, service, from, to, state, event, reason }, 'change')
+    live.record = next
+    this.#tell(live)
+    for (const effect of cell.effects) await this.#effects[effect](live)
+  }
+
+  readonly #effects: Record<ChangeEffect, (live: Live) => Promise<void>> = {
+    apply: async (live) => {
+      const { heldMs, heldCalls } = await live.handler.apply(live.record)
+      this.#stopIfDoomed(live)
+      const provisionalAtMs = this.#options.clock.nowMs()
+      live.provisionalAtMonotonicMs = this.#options.clock.monotonicMs()
+      const confirmDeadlineMs = provisionalAtMs + live.record.confirmTimeoutMs
+      await this.#dispatch(live, 'applied', { heldMs, heldCalls, provisionalAtMs, confirmDeadlineMs })
+      this.#stopIfDoomed(live)
+    },
+    armDeadline: async (live) => {
+      live.disarm = this.#options.clock.after(live.record.confirmTimeoutMs, () => {
+        const reason = `not confirmed within ${live.record.confirmTimeoutMs} ms`
+        const late = this.#exclusive(live, async () => await this.#dispatch(live, 'deadline', { reason, error: 'DEADLINE_PASSED' }))
+        late.catch((error) => this.#options.log.error({ change: live.record.id, err: error }, 'the deadline of a change could not be handled'))
+      })
+    },
+    doom: async () => {},
+    commit: async (live) => await this.#settle(live, async () => await live.handler.commit(live.record)),
+    revert: async (live) => await this.#settle(live, async () => await live.handler.revert(live.record)),
+  }
+
+  /** Carries the final effect out; what fails is tried again until it succeeds, and the slot stays held until then. */
+  async #settle(live: Live, act: () => Promise<void>): Promise<void> {
+    live.disarm()
+    try {
+      await act()
+      const settled = { ...live.record, confirmDeadlineMs: 0, settled: true }
+      await this.#options.journal.write(settled)
+      live.record = settled
+    } catch (error) {
+      const { id, kind, service, state } = live.record
+      this.#options.log.error({ change: id, kind, service, state, retryMs: live.retryMs, err: error }, 'a change could not be settled; trying again')
+      if (this.#closed) return
+      live.disarm = this.#options.clock.after(live.retryMs, () => void this.#exclusive(live, async () => await this.#settle(live, act)))
+      live.retryMs = Math.min(live.retryMs * 2, settleRetryMsMax)
+      return
+    }
+    this.#tell(live)
+    if (this.#recovered) await this.#prune()
+  }
+
+  async #prune(): Promise<void> {
+    const keep = kept(this.all(), changesSettledMax)
+    for (const [id, { record }] of this.#changes) {
+      if (!record.settled || keep.has(id)) continue
+      this.#changes.delete(id)
+      // A file that stays behind is history, and is pruned at the next start.
+      await this.#options.journal.forget(id).catch((error) => this.#options.log.error({ change: id, err: error }, 'an old change could not be removed'))
+    }
+  }
+
+  #keep(record: ChangeRecord, handler: ChangeHandler): Live {
+    const live: Live = { record, handler, provisionalAtMonotonicMs: 0, doomed: null, work: Promise.resolve(), retryMs: settleRetryMsMin, disarm: () => {} }
+    this.#changes.set(record.id, live)
+    return live
+  }
+
+  #find(id: string): Live {
+    const live = this.#changes.get(id)
+    if (!live) throw new OffboxError('CHANGE_NOT_FOUND', `no change ${JSON.stringify(id)} is kept on this device`)
+    return live
+  }
+
+  #guard(live: Live, event: 'confirm' | 'revert'): void {
+    if (changeCell(live.record.state, event) === 'REFUSE') throw refused(live.record)
+  }
+
+  #stopIfDoomed(live: Live): void {
+    if (live.doomed) throw new OffboxError(live.doomed.error || 'SWAP_ROLLED_BACK', live.doomed.reason || 'reverted before it was live')
+  }
+
+  #exclusive<T>(live: Live, act: () => Promise<T>): Promise<T> {
+    const done = live.work.then(act)
+    live.work = done.catch(() => {})
+    return done
+  }
+
+  #tell(live: Live): void {
+    for (const listener of this.#listeners) {
+      try {
+        listener({ ...live.record })
+      } catch (error) {
+        this.#options.log.error({ change: live.record.id, err: error }, 'a listener of changes failed')
+      }
+    }
+  }
+}
+
+export function isFinal(record: ChangeRecord): boolean {
+  return record.settled
+}
+
+function refused(record: ChangeRecord): OffboxError {
+  const why = record.reason ? `: ${record.reason}` : ''
+  return new OffboxError('STATE_REFUSED', `change ${record.id} is ${record.state}${why}`)
+}
+
+const unknownKind: ChangeHandler = {
+  stage: async () => {},
+  apply: async () => ({ heldMs: 0, heldCalls: 0 }),
+  commit: async () => {},
+  revert: async () => {},
+}

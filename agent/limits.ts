@@ -1,0 +1,73 @@
+/** Every bound and timeout of the agent's control side, one line each, with the reason. Names end in their unit. */
+
+/** Settled changes kept as history; what is needed to answer a repeated order is kept beyond this. */
+export const changesSettledMax = 64
+/** First and longest pause before a commit or revert that failed is tried again. */
+export const settleRetryMsMin = 500
+export const settleRetryMsMax = 30_000
+/** Deadlines, defaults and bounds: design.md, "Fixed on day one". */
+export const bakeMsDefault = 10_000
+export const bakeMsMax = 24 * 3_600_000
+export const confirmTimeoutMsDefault = 60_000
+export const confirmTimeoutMsMin = 1_000
+export const confirmTimeoutMsMax = 7 * 24 * 3_600_000
+/** Reasons end up in the journal and in the audit log. */
+export const reasonCharsMax = 512
+
+/** One message of an upload. Larger ones only cost memory. */
+export const chunkBytesMax = 256 * 1024
+/** A service's configuration; the largest seen (routing, 64 neighbours) is 12 kB. */
+export const configBytesMax = 256 * 1024
+/** Each upload may hold bundleBytesMax (16 MiB) in memory. */
+export const uploadsMax = 2
+/** An upload of 16 MiB takes 15 s at 10 Mbit/s. */
+export const uploadTimeoutMs = 120_000
+
+/** TLS handshakes take under 50 ms; a peer that needs longer is not one of ours. */
+export const handshakeTimeoutMs = 5_000
+/** Open connections, handshakes included. A controller and a few operators need under ten. */
+export const connectionsMax = 256
+export const connectionsPerAddressMax = 64
+/** Calls in flight on one connection. */
+export const streamsPerConnectionMax = 128
+/** Largest request message (gRPC default 4 MiB is too much: 64 unfinished ones cost 364 MB). */
+export const requestBytesMax = 1024 * 1024
+/** HTTP/2 session memory, MiB (nghttp2 refuses what goes beyond). */
+export const sessionMemoryMbMax = 4
+/** A peer that does not answer a ping is gone. */
+export const keepaliveMs = 20_000
+export const keepaliveTimeoutMs = 10_000
+/** A connection without calls is closed. */
+export const connectionIdleMs = 10 * 60_000
+/** Time for calls to end when the agent shuts down. */
+export const drainMs = 1_000
+
+/** Log records kept for Device.Logs, and what they may take. */
+export const logRecordsMax = 4_000
+export const logBytesMax = 2 * 1024 * 1024
+/** Events and records waiting for one slow reader of Watch or Logs. */
+export const watchQueueMax = 2_048
+/** Streams of Watch and Logs open at once. */
+export const watchersMax = 64
+/** The audit log has two files of this size: when one is full, the older one goes. */
+export const auditBytesMax = 1024 * 1024
+/** Records of reads are written together; a crash loses at most this much. */
+export const auditFlushMs = 1_000
+/** Records of reads waiting to be written; beyond it they are counted, not kept. */
+export const auditQueueMax = 2_048
+
+/** Text of an error as the caller sees it. */
+export const errorTextCharsMax = 1_024
+/** Device.Reboot: longest delay. */
+export const rebootDelayMsMax = 600_000
+export const pingBytesMax = 1_024
+
+/** One attempt to enrol, and the pauses between attempts. */
+export const enrolTimeoutMs = 10_000
+export const enrolRetryMsMin = 300
+export const enrolRetryMsMax = 15_000
+/** Pauses before a stored service that would not start at boot is tried again. */
+export const serviceRetryMsMin = 1_000
+export const serviceRetryMsMax = 60_000
+/** A local agent's network card may appear after the agent. */
+export const networkWaitMsMax = 30_000
