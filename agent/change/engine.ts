@@ -67,7 +67,7 @@ export class Engine implements ChangeEngine {
     if (!handler || !this.#recovered || this.#closed) throw new OffboxError('STATE_REFUSED', 'the agent is starting or stopping; it takes no changes now')
     const { permanent = false, ...wanted } = proposed
     const slot = slotOf(wanted)
-    const other = this.all().find((record) => slotOf(record) === slot && !isFinal(record))
+    const other = this.all().find((record) => slotOf(record) === slot && !record.settled)
     if (other) throw new OffboxError('SWAP_IN_PROGRESS', `change ${other.id} (${other.kind} ${other.service} ${other.to}, ${other.state}) holds the slot`)
     const blank = { error: '' as const, provisionalAtMs: 0, confirmDeadlineMs: 0, heldMs: 0, heldCalls: 0, settled: false }
     const id = this.#options.journal.nextId()
@@ -111,7 +111,7 @@ export class Engine implements ChangeEngine {
   }
 
   current(service: string): ChangeRecord | undefined {
-    return this.all().find((record) => record.service === service && !isFinal(record))
+    return this.all().find((record) => record.service === service && !record.settled)
   }
 
   get(id: string): ChangeRecord | undefined {
@@ -202,7 +202,8 @@ export class Engine implements ChangeEngine {
     try {
       await act()
       const settled = { ...live.record, confirmDeadlineMs: 0, settled: true }
-      await this.#options.journal.write(settled)
+      // On a full disk the record goes instead: nothing is left to recover, and removing needs no space.
+      await this.#options.journal.write(settled).catch(async () => await this.#options.journal.forget(settled.id))
       live.record = settled
     } catch (error) {
       const { id, kind, service, state } = live.record
@@ -261,10 +262,6 @@ export class Engine implements ChangeEngine {
       }
     }
   }
-}
-
-export function isFinal(record: ChangeRecord): boolean {
-  return record.settled
 }
 
 function refused(record: ChangeRecord): OffboxError {

@@ -1,0 +1,105 @@
+/**
+ * Services on disk: stateDir/services/NAME/ holds VERSION.offbox files, `active` (the version to run, and its configuration)
+ * and, during a change, `candidate-CHANGE` (what `active` becomes when the change is confirmed). Every load verifies the
+ * signature anew: what was trusted when stored may not be trusted now.
+ */
+import { join } from 'node:path'
+import { OffboxError } from '../../core/errors.ts'
+import { isServiceName } from '../../core/manifest.ts'
+import type { TrustedKeys } from '../../core/signing.ts'
+import type { AtomicFiles } from '../store/atomic.ts'
+import type { VerifiedBundle } from '../supervisor/types.ts'
+import { verifyBundle } from './verify.ts'
+
+export interface Active {
+  readonly version: string
+  readonly config: unknown
+  /** The change that made it active. */
+  readonly changeId: string
+}
+
+const CANDIDATE_PREFIX = 'candidate-'
+const BUNDLE_SUFFIX = '.offbox'
+
+export class BundleStore {
+  readonly #files: AtomicFiles
+  readonly #root: string
+  readonly #trusted: TrustedKeys
+
+  constructor(files: AtomicFiles, stateDir: string, trusted: TrustedKeys) {
+    this.#files = files
+    this.#root = join(stateDir, 'services')
+    this.#trusted = trusted
+  }
+
+  /** Names of services with something stored, sorted. */
+  async services(): Promise<string[]> {
+    return (await this.#files.list(this.#root)).filter(isServiceName)
+  }
+
+  /** Null when the service has no confirmed version. @throws STORE_CORRUPT */
+  async active(service: string): Promise<Active | null> {
+    return (await this.#files.readJson(this.#at(service, 'active'))) as Active | null
+  }
+
+  /** @throws STORE_CORRUPT, BUNDLE_NOT_FOUND, and the errors of verifyBundle */
+  async load(service: string, version: string): Promise<VerifiedBundle> {
+    const file = await this.#files.read(this.#at(service, version + BUNDLE_SUFFIX))
+    if (file === null) throw new OffboxError('BUNDLE_NOT_FOUND', `${service} ${version} is not stored on this device`)
+    return verifyBundle(file, this.#trusted)
+  }
+
+  /** Stores a candidate: its bundle, then the note that names it. Durable. @throws STORE_FULL (nothing but the bundle may be left) */
+  async stage(service: string, bundle: Uint8Array, candidate: Active): Promise<void> {
+    await this.#files.write(this.#at(service, candidate.version + BUNDLE_SUFFIX), bundle)
+    await this.#files.writeJson(this.#at(service, CANDIDATE_PREFIX + candidate.changeId), candidate)
+  }
+
+  /**
+   * Makes a candidate the active version, in one durable step. Safe to repeat.
+   * @throws STORE_CORRUPT neither the candidate nor its having become active can be found; what was active stays so
+   */
+  async commit(service: string, changeId: string): Promise<void> {
+    const path = this.#at(service, CANDIDATE_PREFIX + changeId)
+    const candidate = (await this.#files.readJson(path)) as Active | null
+    if (candidate) {
+      await this.#files.writeJson(this.#at(service, 'active'), candidate)
+      await this.#files.remove(path)
+    } else if ((await this.active(service))?.changeId !== changeId) {
+      throw new OffboxError('STORE_CORRUPT', `the candidate of change ${changeId} is gone`)
+    }
+  }
+
+  /** Forgets a candidate. Safe to repeat. */
+  async drop(service: string, changeId: string): Promise<void> {
+    await this.#files.remove(this.#at(service, CANDIDATE_PREFIX + changeId))
+  }
+
+  /** Removes bundles that neither the active version nor a candidate needs. Not during a change of this service. */
+  async collect(service: string): Promise<void> {
+    const names = await this.#files.list(this.#at(service))
+    const needed = new Set<string>()
+    const active = await this.active(service)
+    if (active) needed.add(active.version + BUNDLE_SUFFIX)
+    for (const name of names.filter((name) => name.startsWith(CANDIDATE_PREFIX))) {
+      const candidate = (await this.#files.readJson(this.#at(service, name))) as Active | null
+      if (candidate) needed.add(candidate.version + BUNDLE_SUFFIX)
+    }
+    for (const name of names) {
+      if (name.endsWith(BUNDLE_SUFFIX) && !needed.has(name)) await this.#files.remove(this.#at(service, name))
+    }
+    if (needed.size === 0) await this.#files.removeTree(this.#at(service))
+  }
+
+  /** Forgets a service: first what makes it run, durably, then the rest. Safe to repeat. */
+  async forget(service: string): Promise<void> {
+    await this.#files.remove(this.#at(service, 'active'))
+    await this.#files.removeTree(this.#at(service))
+  }
+
+  #at(service: string, ...names: string[]): string {
+    // Names come from verified manifests or from our own journal; a path must not depend on that alone.
+    if (!isServiceName(service)) throw new OffboxError('ARGUMENT_INVALID', `${JSON.stringify(service)} cannot name a service`)
+    return join(this.#root, service, ...names)
+  }
+}
