@@ -1,0 +1,121 @@
+/**
+ * Builds the network image: DIR/vmlinuz, DIR/initrd.img and DIR/image.json. Equal inputs give equal bytes. A program of its own:
+ *
+ *     node image/build.ts --home DIR --out DIR [--agent DIR] [--cache DIR] [--zstd-level N] [--json]
+ *
+ * Progress on stderr. With --json the last line on stdout is the description of the image without its file list, or
+ * `{"error": {"code", "message"}}`. Nothing in --out changes unless the new image passed image/verify.ts.
+ */
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parseArgs, promisify } from 'node:util'
+import { constants, zstdCompress } from 'node:zlib'
+import { checkNeeds, run } from './command.ts'
+import { gather } from './contents.ts'
+import { writeCpio, type Entry } from './cpio.ts'
+import { describeFiles, sealFacts, sha256, type ImageDescription } from './facts.ts'
+import { ImageFailure, reportFailure } from './failure.ts'
+import { findKernel } from './kernel.ts'
+import { PROGRAMS } from './profile.ts'
+import { formatViolations, verifyImage } from './verify.ts'
+
+export interface BuildOptions {
+  /** $OFFBOX_HOME, for its anchors.json. */
+  readonly homeDir: string
+  readonly outDir: string
+  /** Holds main.mjs and worker-host.js. */
+  readonly agentDir: string
+  /** For downloads, outside the work tree. */
+  readonly cacheDir: string
+  /** 1 to 19: 3 takes seconds, 19 minutes and saves a fifth. */
+  readonly zstdLevel: number
+  readonly log: (line: string) => void
+}
+
+const ROOT = join(import.meta.dirname, '..')
+
+/**
+ * One at a time per `outDir`.
+ * @throws SETUP_MISSING, HOME_INVALID, IMAGE_INVALID, STORE_FULL
+ */
+export async function buildImage(options: BuildOptions): Promise<ImageDescription> {
+  const { log } = options
+  checkNeeds()
+  await mkdir(options.cacheDir, { recursive: true, mode: 0o700 })
+  const kernel = await findKernel(options.cacheDir, log)
+  const vmlinuz = await readFile(kernel.vmlinuz)
+  const entries = await gather({ ...options, anchorsFile: join(options.homeDir, 'anchors.json'), kernel }, log)
+  const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
+  const facts = sealFacts({
+    format: 1,
+    agentVersion: version,
+    nodeVersion: process.versions.node,
+    kernel: { release: kernel.release, package: kernel.package, version: kernel.version, sha256: sha256(vmlinuz) },
+    packages: await packageVersions(),
+    files: describeFiles(entries),
+  })
+  const factsEntry: Entry = { path: '/etc/offbox/image.json', mode: 0o644, type: 'file', data: Buffer.from(`${JSON.stringify(facts, null, 1)}\n`) }
+  log('image: packing')
+  const archive = Buffer.concat([...writeCpio([...entries, factsEntry])])
+  const initrd = await promisify(zstdCompress)(archive, { params: { [constants.ZSTD_c_compressionLevel]: options.zstdLevel } })
+  const artifact = (data: Uint8Array) => ({ sizeBytes: data.length, sha256: sha256(data) })
+  const description: ImageDescription = { ...facts, artifacts: { vmlinuz: artifact(vmlinuz), 'initrd.img': artifact(initrd) } }
+  await publish(options.outDir, { vmlinuz, 'initrd.img': initrd, 'image.json': Buffer.from(`${JSON.stringify(description, null, 1)}\n`) })
+  log(`image: ${options.outDir}, initrd ${(initrd.length / 1e6).toFixed(1)} MB, sha256 ${facts.imageSha256.slice(0, 16)}`)
+  return description
+}
+
+/** Writes beside, reads it back from disk, and only then moves it into place, image.json last. */
+async function publish(outDir: string, files: Readonly<Record<string, Uint8Array>>): Promise<void> {
+  const part = `${outDir}.part-${process.pid}`
+  await rm(part, { recursive: true, force: true })
+  await mkdir(part, { recursive: true })
+  try {
+    for (const [name, data] of Object.entries(files)) await writeFile(join(part, name), data, { flush: true })
+    const violations = await verifyImage(part)
+    if (violations.length > 0) throw new ImageFailure('IMAGE_INVALID', `the image was not published:\n${formatViolations(violations)}`)
+    await mkdir(outDir, { recursive: true })
+    for (const name of Object.keys(files)) await rename(join(part, name), join(outDir, name))
+  } finally {
+    await rm(part, { recursive: true, force: true })
+  }
+}
+
+async function packageVersions(): Promise<Record<string, string>> {
+  const names = [...PROGRAMS.map((program) => program.package), 'libc6', 'gcc'].sort()
+  const versions = await Promise.all(names.map((name) => run('dpkg-query', ['-W', '-f', '${Version}', name])))
+  return Object.fromEntries(names.map((name, index) => [name, versions[index] ?? '']))
+}
+
+async function main(): Promise<void> {
+  const json = process.argv.includes('--json')
+  try {
+    const { values } = parseArgs({
+      options: {
+        home: { type: 'string' },
+        out: { type: 'string' },
+        agent: { type: 'string' },
+        cache: { type: 'string' },
+        'zstd-level': { type: 'string', default: '3' },
+        json: { type: 'boolean', default: false },
+      },
+    })
+    const homeDir = resolve(values.home ?? process.env['OFFBOX_HOME'] ?? '.offbox')
+    const zstdLevel = Number(values['zstd-level'])
+    if (!Number.isInteger(zstdLevel) || zstdLevel < 1 || zstdLevel > 19) throw new ImageFailure('ARGUMENT_INVALID', '--zstd-level must be 1 to 19')
+    const { files, ...description } = await buildImage({
+      homeDir,
+      outDir: resolve(values.out ?? join(homeDir, 'image')),
+      agentDir: resolve(values.agent ?? join(ROOT, 'dist/agent')),
+      cacheDir: resolve(values.cache ?? process.env['OFFBOX_CACHE'] ?? join(homedir(), '.cache/offbox')),
+      zstdLevel,
+      log: (line) => process.stderr.write(`${line}\n`),
+    })
+    if (json) process.stdout.write(`${JSON.stringify({ ...description, fileCount: files.length })}\n`)
+  } catch (error) {
+    reportFailure(error, json)
+  }
+}
+
+if (process.argv[1] === import.meta.filename) await main()
