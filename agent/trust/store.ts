@@ -42,6 +42,11 @@ export class BundleStore {
     return (await this.#files.readJson(this.#at(service, 'active'))) as Active | null
   }
 
+  /** What a change under way would make active. @throws STORE_CORRUPT */
+  async candidate(service: string, changeId: string): Promise<Active | null> {
+    return (await this.#files.readJson(this.#at(service, CANDIDATE_PREFIX + changeId))) as Active | null
+  }
+
   /** @throws STORE_CORRUPT, BUNDLE_NOT_FOUND, and the errors of verifyBundle */
   async load(service: string, version: string): Promise<VerifiedBundle> {
     const file = await this.#files.read(this.#at(service, version + BUNDLE_SUFFIX))
@@ -61,7 +66,7 @@ export class BundleStore {
    */
   async commit(service: string, changeId: string): Promise<void> {
     const path = this.#at(service, CANDIDATE_PREFIX + changeId)
-    const candidate = (await this.#files.readJson(path)) as Active | null
+    const candidate = await this.candidate(service, changeId)
     if (candidate) {
       await this.#files.writeJson(this.#at(service, 'active'), candidate)
       await this.#files.remove(path)
@@ -73,6 +78,13 @@ export class BundleStore {
   /** Forgets a candidate. Safe to repeat. */
   async drop(service: string, changeId: string): Promise<void> {
     await this.#files.remove(this.#at(service, CANDIDATE_PREFIX + changeId))
+  }
+
+  /** Forgets every candidate, e.g. of a change whose journal was lost. */
+  async dropAll(service: string): Promise<void> {
+    for (const name of await this.#files.list(this.#at(service))) {
+      if (name.startsWith(CANDIDATE_PREFIX)) await this.#files.remove(this.#at(service, name))
+    }
   }
 
   /** Removes bundles that neither the active version nor a candidate needs. Not during a change of this service. */

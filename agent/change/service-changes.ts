@@ -1,0 +1,241 @@
+/** Install, upgrade and removal of services as changes: what each step does to the store and to the supervisor. */
+import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
+import type { Capability } from '../../core/manifest.ts'
+import type { Clock } from '../../core/clock.ts'
+import { serviceRetryMsMax, serviceRetryMsMin } from '../limits.ts'
+import type { Supervisor, VerifiedBundle } from '../supervisor/types.ts'
+import { admit, admitFloor } from '../trust/admit.ts'
+import type { FloorStore } from '../trust/floors.ts'
+import type { BundleStore } from '../trust/store.ts'
+import type { Engine } from './engine.ts'
+import { slotOf } from './rules.ts'
+import type { ChangeHandler, ChangeRecord } from './types.ts'
+
+export interface ServiceChangesOptions {
+  readonly engine: Engine
+  readonly supervisor: Supervisor
+  readonly bundles: BundleStore
+  readonly floors: FloorStore
+  /** Checks and parses an uploaded file (trust/verify.ts with this device's keys). */
+  readonly verify: (file: Uint8Array) => VerifiedBundle
+  readonly granted: ReadonlySet<Capability>
+  /** Whether the agent itself serves a method. */
+  readonly isOwnMethod: (path: string) => boolean
+  /** Removes what drivers keep for a service. Safe to repeat. */
+  readonly forgetState: (service: string) => Promise<void>
+  readonly clock: Clock
+  readonly log: { info(fields: object, message: string): void; error(fields: object, message: string): void }
+}
+
+export interface ServiceOrder {
+  readonly kind: 'install' | 'upgrade'
+  readonly service: string
+  readonly version: string
+  readonly allowDowngrade: boolean
+  readonly bakeMs: number
+  readonly confirmTimeoutMs: number
+  /** Parsed JSON; undefined: keep what the service has, or {}. */
+  readonly config: unknown
+  readonly reason: string
+  readonly author: string
+}
+
+interface Upload {
+  readonly file: Uint8Array
+  readonly bundle: VerifiedBundle
+  readonly config: unknown
+}
+
+export class ServiceChanges {
+  readonly #options: ServiceChangesOptions
+  /** By the token in the change's plan, while its change is under way in this process. */
+  readonly #uploads = new Map<string, Upload>()
+  readonly #retries = new Map<string, () => void>()
+  #tokens = 0
+  #closed = false
+
+  /** Registers its handlers with the engine; call before `engine.recover`. */
+  constructor(options: ServiceChangesOptions) {
+    this.#options = options
+    options.engine.handle('install', this.#versionHandler())
+    options.engine.handle('upgrade', this.#versionHandler())
+    options.engine.handle('remove', this.#removalHandler())
+    options.supervisor.onProvisionalFailure = (service, reason) => this.#failed(service, reason)
+  }
+
+  /**
+   * Verifies, admits and runs a bundle until its change is provisional. An order for what runs already is answered with its
+   * change, so that a caller who lost the answer may repeat the order.
+   * @throws what verifyBundle, admit and the supervisor throw; SERVICE_EXISTS, SERVICE_NOT_FOUND, BUNDLE_EXISTS, SWAP_IN_PROGRESS
+   */
+  async order(order: ServiceOrder, file: Uint8Array): Promise<ChangeRecord> {
+    const { engine, bundles, floors, granted, supervisor } = this.#options
+    const bundle = this.#options.verify(file)
+    const { service, version, kind } = order
+    const running = supervisor.get(service)
+    const active = await bundles.active(service)
+    const present = running?.version ?? active?.version
+    const servedBy = (path: string) => (this.#options.isOwnMethod(path) ? 'agent' : supervisor.methods().find((method) => method.path === path)?.service)
+    admit(bundle.manifest, { ordered: order, floor: floors.of(service), running: present, granted, servedBy })
+    if (running && running.version === version) {
+      if (running.manifestSha256 !== bundle.manifestSha256)
+        throw new OffboxError('BUNDLE_EXISTS', `another bundle of ${service} ${version} runs; raise the version`)
+      const same =
+        order.config === undefined || kind === 'install' || JSON.stringify(order.config) === JSON.stringify(this.#configOf(service) ?? active?.config)
+      const last = same && this.#lastOf(service, version)
+      if (last) return last
+    }
+    if (kind === 'install' && present !== undefined && present !== version)
+      throw new OffboxError('SERVICE_EXISTS', `${service} ${present} is installed; use Upgrade`)
+    if (kind === 'upgrade' && present === undefined) throw new OffboxError('SERVICE_NOT_FOUND', `${service} is not installed on this device`)
+    this.#tokens += 1
+    const token = `${this.#tokens}`
+    this.#uploads.set(token, { file, bundle, config: order.config ?? active?.config ?? {} })
+    try {
+      const { bakeMs, confirmTimeoutMs, reason, author } = order
+      return await engine.propose({ kind, service, from: present ?? '', to: version, author, reason, plan: { token }, bakeMs, confirmTimeoutMs })
+    } finally {
+      this.#uploads.delete(token)
+    }
+  }
+
+  /** @throws SERVICE_NOT_FOUND, SWAP_IN_PROGRESS */
+  async remove(service: string, by: { author: string; reason: string }): Promise<ChangeRecord> {
+    const { engine, bundles, supervisor } = this.#options
+    const version = supervisor.get(service)?.version ?? (await bundles.active(service))?.version
+    if (version === undefined) throw new OffboxError('SERVICE_NOT_FOUND', `${service} is not installed on this device`)
+    return await engine.propose({ kind: 'remove', service, from: version, to: '', ...by, plan: {}, bakeMs: 0, confirmTimeoutMs: 0, permanent: true })
+  }
+
+  /** After `engine.recover`: starts every active version, all at once. Resolves when each runs or has failed once. */
+  async startActive(): Promise<void> {
+    const { bundles, engine, log } = this.#options
+    const open = new Set(engine.all().flatMap((record) => (record.settled ? [] : [record.service])))
+    const starts = (await bundles.services()).map(async (service) => {
+      if (open.has(service)) return
+      try {
+        await bundles.dropAll(service)
+        await bundles.collect(service)
+      } catch (error) {
+        log.error({ service, err: error }, 'what an interrupted change left could not be removed')
+      }
+      await this.#startActive(service, serviceRetryMsMin)
+    })
+    await Promise.all(starts)
+  }
+
+  /** Stored versions that do not run, for the inventory. */
+  async down(): Promise<{ service: string; version: string }[]> {
+    const found: { service: string; version: string }[] = []
+    for (const service of await this.#options.bundles.services()) {
+      if (this.#options.supervisor.get(service)) continue
+      const active = await this.#options.bundles.active(service).catch(() => null)
+      if (active) found.push({ service, version: active.version })
+    }
+    return found
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const cancel of this.#retries.values()) cancel()
+  }
+
+  async #startActive(service: string, retryMs: number): Promise<void> {
+    const { bundles, floors, supervisor, engine, log, clock } = this.#options
+    this.#retries.delete(service)
+    const busy = engine.all().some((record) => !record.settled && slotOf(record) === slotOf({ kind: 'install', service }))
+    if (this.#closed || busy || supervisor.get(service)) return
+    try {
+      const active = await bundles.active(service)
+      if (!active) return
+      const bundle = await bundles.load(service, active.version)
+      admitFloor(bundle.manifest, floors.of(service))
+      await supervisor.install(bundle, active.config)
+      await supervisor.commit(service)
+      log.info({ service, version: active.version }, 'service started')
+    } catch (error) {
+      const code = codeOf(error)
+      // What is stored will not become trusted or whole by itself; what did not start may start later.
+      const final = code.startsWith('BUNDLE_') || code === 'STORE_CORRUPT'
+      log.error({ service, code, err: error, ...(final ? {} : { retryMs }) }, 'a stored service does not start')
+      if (final || this.#closed) return
+      const again = () => void this.#startActive(service, Math.min(retryMs * 2, serviceRetryMsMax))
+      this.#retries.set(service, clock.after(retryMs, again))
+    }
+  }
+
+  #versionHandler(): ChangeHandler {
+    const { bundles, supervisor, log } = this.#options
+    const upload = (record: ChangeRecord): Upload => {
+      const found = this.#uploads.get((record.plan as { token: string }).token)
+      if (!found) throw new Error(`the upload of change ${record.id} is gone`)
+      return found
+    }
+    return {
+      stage: async (record) => {
+        const { file, config } = upload(record)
+        await bundles.stage(record.service, file, { version: record.to, config, changeId: record.id })
+      },
+      apply: async (record) => {
+        const { bundle, config } = upload(record)
+        this.#retries.get(record.service)?.()
+        return supervisor.get(record.service) ? await supervisor.swap(bundle, config) : await supervisor.install(bundle, config)
+      },
+      commit: async (record) => {
+        await bundles.commit(record.service, record.id).catch((error) => {
+          // Trying again cannot bring it back: the version before stays the one to start, and the controller sees which runs.
+          if (codeOf(error) !== 'STORE_CORRUPT') throw error
+          log.error({ service: record.service, change: record.id, err: error }, 'a confirmed version is lost')
+        })
+        await supervisor.commit(record.service)
+        await bundles.collect(record.service)
+      },
+      revert: async (record) => {
+        await supervisor.revert(record.service, record.reason)
+        await bundles.drop(record.service, record.id)
+        await bundles.collect(record.service)
+        if (record.from !== '' && !supervisor.get(record.service)) this.#restartLater(record.service)
+      },
+    }
+  }
+
+  #removalHandler(): ChangeHandler {
+    const { bundles, supervisor, forgetState } = this.#options
+    return {
+      stage: async () => {},
+      apply: async () => ({ heldMs: 0, heldCalls: 0 }),
+      commit: async (record) => {
+        this.#retries.get(record.service)?.()
+        await supervisor.remove(record.service)
+        await bundles.forget(record.service)
+        await forgetState(record.service)
+      },
+      revert: async () => {},
+    }
+  }
+
+  /** A version before that was down when the change began: tried again once the change is settled. */
+  #restartLater(service: string): void {
+    if (this.#closed) return
+    this.#retries.get(service)?.()
+    this.#retries.set(
+      service,
+      this.#options.clock.after(serviceRetryMsMin, () => void this.#startActive(service, serviceRetryMsMin)),
+    )
+  }
+
+  #failed(service: string, reason: string): void {
+    const { engine, log } = this.#options
+    const change = engine.all().find((record) => !record.settled && slotOf(record) === slotOf({ kind: 'install', service }))
+    if (!change) return
+    engine.revert(change.id, reason, 'SWAP_ROLLED_BACK').catch((error) => {
+      // Confirmed in the same moment: then the version stays, and the supervisor's restart policy has it.
+      log.error({ service, change: change.id, code: codeOf(error), error: messageOf(error) }, 'a failing version could not be reverted')
+    })
+  }
+
+  #lastOf(service: string, version: string): ChangeRecord | undefined {
+    const of = this.#options.engine.all().filter((record) => record.service === service && slotOf(record).endsWith('/version'))
+    return of.find((record) => record.to === version && (record.state === 'provisional' || record.state === 'confirmed'))
+  }
+}
