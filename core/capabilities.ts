@@ -6,8 +6,8 @@
 
 /** BIRD: one configuration at a time, checked, applied with a way back. */
 export interface BirdCapability {
-  /** Has BIRD parse the text. @throws CONFIG_INVALID with BIRD's line and message */
-  check(input: { text: string }): Promise<void>
+  /** Has BIRD parse the text; answers the revision it would have. @throws CONFIG_INVALID with BIRD's line and message */
+  check(input: { text: string }): Promise<{ revision: string }>
   /**
    * Applies `text` as a change of the change engine (kind "config"): live when this resolves, undone by BIRD's own timer and by
    * the agent unless the change is confirmed. `document` (at most 1 MiB) is kept beside the text and moves with it.
