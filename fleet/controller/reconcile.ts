@@ -1,0 +1,229 @@
+/** Brings every device to its desired state and keeps it there: after each enrolment, on every order, and every so often. */
+import type { Clock } from '../../core/clock.ts'
+import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
+import { ServiceState } from '../../proto/gen/lifecycle.ts'
+import type { Inventory } from '../device/inventory.ts'
+import type { DeviceRecord, Phase } from '../device/record.ts'
+import { type Dialer, withSession } from '../device/session.ts'
+import { changeStateOf, healthOf } from '../device/gate.ts'
+import type { Registry } from '../registry/registry.ts'
+import type { Log } from './log.ts'
+import { type ObservedService, plan, type Step } from './plan.ts'
+import { carryOut, type RoutingInForce } from './steps.ts'
+
+export const RECONCILE_LIMITS = {
+  /** Between two looks at a device that is as desired. */
+  intervalMs: 15_000,
+  /** After a failed look or step, doubled each time. */
+  retryMsMin: 1_000,
+  retryMsMax: 30_000,
+  /** Steps of one run; a device that needs more is looked at anew. */
+  stepsMax: 64,
+} as const
+
+export interface ReconcileParts {
+  readonly dialer: Dialer
+  readonly inventory: Inventory
+  readonly registry: Registry
+  readonly clock: Clock
+  readonly log: Log
+  /** Bake of an upgrade that was not asked for by a rollout, milliseconds. */
+  readonly bakeMs: number
+  /** Signed floors that go with every order; empty: none. */
+  floors(): Promise<Uint8Array>
+  /** Services that a rollout is changing on a device now. */
+  inRollout(deviceId: string): ReadonlySet<string>
+}
+
+interface Device {
+  running: boolean
+  /** Asked for again while it ran. */
+  again: boolean
+  failures: number
+  disarm: () => void
+  routing: RoutingInForce | null
+  seen: readonly ObservedService[]
+}
+
+export class Reconciler {
+  readonly #parts: ReconcileParts
+  readonly #devices = new Map<string, Device>()
+  readonly #stop = new AbortController()
+  readonly #runs = new Set<Promise<void>>()
+
+  constructor(parts: ReconcileParts) {
+    this.#parts = parts
+  }
+
+  /** Looks at every device now. */
+  start(): void {
+    for (const { deviceId } of this.#parts.inventory.list()) this.poke(deviceId)
+  }
+
+  /** Looks at a device now, whatever it waited for. Runs of one device never overlap; those of several do. */
+  poke(deviceId: string): void {
+    const device = this.#device(deviceId)
+    device.failures = 0
+    if (device.running) device.again = true
+    else this.#begin(deviceId, device)
+  }
+
+  /** What the last look showed; empty before it. */
+  seen(deviceId: string): readonly ObservedService[] {
+    return this.#devices.get(deviceId)?.seen ?? []
+  }
+
+  /** Starts nothing more and waits for what runs. */
+  async close(): Promise<void> {
+    this.#stop.abort(new OffboxError('STATE_REFUSED', 'the controller is stopping'))
+    for (const device of this.#devices.values()) device.disarm()
+    await Promise.all(this.#runs)
+  }
+
+  #device(deviceId: string): Device {
+    const known = this.#devices.get(deviceId)
+    if (known) return known
+    const device: Device = { running: false, again: false, failures: 0, disarm: () => {}, routing: null, seen: [] }
+    this.#devices.set(deviceId, device)
+    return device
+  }
+
+  #begin(deviceId: string, device: Device): void {
+    if (this.#stop.signal.aborted) return
+    device.disarm()
+    device.running = true
+    const run = this.#run(deviceId, device).finally(() => {
+      this.#runs.delete(run)
+      device.running = false
+      if (this.#stop.signal.aborted) return
+      if (device.again) {
+        device.again = false
+        this.#begin(deviceId, device)
+        return
+      }
+      device.disarm = this.#parts.clock.after(this.#delayMs(device), () => this.#begin(deviceId, device))
+    })
+    this.#runs.add(run)
+  }
+
+  #delayMs(device: Device): number {
+    const { intervalMs, retryMsMin, retryMsMax } = RECONCILE_LIMITS
+    if (device.failures === 0) return intervalMs
+    return Math.min(retryMsMax, retryMsMin * 2 ** Math.min(device.failures - 1, 10))
+  }
+
+  /** Never rejects: whatever goes wrong becomes the device's phase and reason. */
+  async #run(deviceId: string, device: Device): Promise<void> {
+    const { log } = this.#parts
+    let looked = false
+    try {
+      if (this.#parts.inventory.get(deviceId).enrolments === 0) return
+      for (let steps = 0; steps < RECONCILE_LIMITS.stepsMax; steps++) {
+        const record = this.#parts.inventory.get(deviceId)
+        looked = false
+        device.seen = await this.#look(record)
+        looked = true
+        const step = await this.#next(record, device)
+        if (!step) break
+        await this.#carryOut(record, device, step)
+        this.#stop.signal.throwIfAborted()
+      }
+      device.failures = 0
+    } catch (error) {
+      if (this.#stop.signal.aborted) return
+      device.failures++
+      const reason = `${codeOf(error)}: ${messageOf(error)}`
+      log.warn({ deviceId, reason, failures: device.failures, ...(codeOf(error) === 'INTERNAL' ? { err: error } : {}) }, 'device not reconciled')
+      // Unless the look itself went through, nothing is known of the device now.
+      await this.#show(deviceId, looked ? 'reconciling' : 'unknown', looked ? `${reason}; tried again` : `the last look failed: ${reason}`)
+    }
+  }
+
+  async #look(record: DeviceRecord): Promise<ObservedService[]> {
+    const services = await withSession(this.#parts.dialer, record, async (session) => await session.services({ signal: this.#stop.signal }))
+    return services.map((status) => {
+      const { service, version, change } = status
+      const own = change !== null && ['install', 'upgrade', 'remove'].includes(change.kind) && ['pending', 'provisional'].includes(changeStateOf(change.state))
+      return {
+        service,
+        version,
+        state: ServiceState[status.state] ?? 'UNKNOWN',
+        health: healthOf(status),
+        healthReason: status.health?.reason ?? '',
+        change: own ? { id: change.id, to: change.to, provisional: changeStateOf(change.state) === 'provisional', reason: change.reason } : null,
+      }
+    })
+  }
+
+  /** Plans, shows where the device is, and answers the step to take. */
+  async #next(record: DeviceRecord, device: Device): Promise<Step | null> {
+    const { deviceId, desired, dismissed, failures } = record
+    const rollouts = this.#parts.inRollout(deviceId)
+    const routingWanted = desired.routingConfig !== '' && !(await this.#routingHolds(record, device))
+    const { step, waiting, stuck } = plan({ desired: desired.services, dismissed, routingWanted, observed: device.seen, rollouts, failures })
+    if (step) {
+      await this.#show(deviceId, 'reconciling', describe(step))
+    } else if (stuck.length > 0) {
+      await this.#show(deviceId, 'failed', [...stuck, ...waiting].join('; '))
+    } else if (waiting.length > 0) {
+      // It resolves by itself soon: look again sooner than usual.
+      device.failures = Math.max(device.failures, 1)
+      await this.#show(deviceId, 'reconciling', waiting.join('; '))
+    } else {
+      await this.#show(deviceId, 'in-sync', remarks(device.seen, rollouts))
+    }
+    return step
+  }
+
+  async #routingHolds(record: DeviceRecord, device: Device): Promise<boolean> {
+    const { routing } = device
+    if (!routing || routing.config !== record.desired.routingConfig || routing.bootId !== record.bootId) return false
+    if (!device.seen.some(({ service, state }) => service === 'routing' && state === 'READY')) return false
+    const now = await withSession(this.#parts.dialer, record, async (session) => await session.routing())
+    return now.revision === routing.revision && !now.provisional
+  }
+
+  async #carryOut(record: DeviceRecord, device: Device, step: Step): Promise<void> {
+    const { deviceId } = record
+    this.#parts.log.info({ deviceId, ...step }, 'reconcile step')
+    const done = await carryOut({ ...this.#parts, signal: this.#stop.signal }, record, step)
+    if (done.routing) device.routing = done.routing
+    if (done.failed) {
+      const { service, ...failure } = done.failed
+      this.#parts.log.warn({ deviceId, service, ...failure }, 'version failed on device')
+      await this.#parts.inventory.update(deviceId, ({ failures }) => ({ failures: { ...failures, [service]: failure } }))
+    }
+    if (done.removed) {
+      await this.#parts.inventory.update(deviceId, ({ dismissed }) => ({ dismissed: dismissed.filter((name) => name !== done.removed) }))
+    }
+  }
+
+  async #show(deviceId: string, phase: Phase, reason: string): Promise<void> {
+    const { inventory, clock, log } = this.#parts
+    try {
+      const before = inventory.get(deviceId)
+      const now = await inventory.update(deviceId, (record) => ({
+        phase,
+        reason,
+        inSyncAtMs: phase === 'in-sync' && record.inSyncAtMs === 0 ? clock.nowMs() : record.inSyncAtMs,
+      }))
+      if (before.phase !== now.phase) log.info({ deviceId, phase, reason }, 'device phase')
+    } catch (error) {
+      // A full disk must not end the loop: the phase is shown at the next run.
+      log.error({ deviceId, phase, err: error }, 'device phase could not be recorded')
+    }
+  }
+}
+
+function describe(step: Step): string {
+  if (step.do === 'setRouting') return 'sets the routing configuration'
+  if (step.do === 'remove') return `removes ${step.service}`
+  const verb = { install: 'installs', upgrade: 'upgrades to', adopt: 'finishes' }[step.do]
+  return `${verb} ${step.service} ${step.version}`
+}
+
+function remarks(seen: readonly ObservedService[], rollouts: ReadonlySet<string>): string {
+  const degraded = seen.filter(({ health }) => health === 'degraded').map(({ service, healthReason }) => `${service} is degraded: ${healthReason}`)
+  const rolling = [...rollouts].map((service) => `a rollout is changing ${service}`)
+  return [...degraded, ...rolling].join('; ')
+}

@@ -1,0 +1,86 @@
+/** Makes bundles: esbuild turns a service folder into one script, its digest goes into the manifest, a key signs the manifest. */
+import { readFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { BUNDLE_LIMITS, bundleSignedBytes, joinBundle, splitBundle } from '../../core/bundle-format.ts'
+import { messageOf, OffboxError } from '../../core/errors.ts'
+import { checkManifest, type Manifest } from '../../core/manifest.ts'
+import { type SigningKey, sha256Hex } from '../home/keys.ts'
+
+export interface BuiltBundle {
+  readonly manifest: Manifest
+  /** The whole file. */
+  readonly file: Uint8Array
+}
+
+/**
+ * Builds the bundle of `directory` (service.ts and manifest.json), unsigned. The same sources give the same bytes.
+ * @param version in place of the manifest's
+ * @throws BUNDLE_MALFORMED a file is missing, the manifest breaks a rule, the code does not compile or needs Node's modules
+ */
+export async function buildBundle(directory: string, version?: string): Promise<BuiltBundle> {
+  const folder = resolve(directory)
+  const raw = await readManifest(join(folder, 'manifest.json'))
+  const payload = await compile(folder)
+  const digest = { sha256: sha256Hex(payload), sizeBytes: payload.length }
+  const manifest = checkManifest({ schema: 1, ...raw, ...(version === undefined ? {} : { version }), payload: digest })
+  return { manifest, file: joinBundle({ manifest: new TextEncoder().encode(JSON.stringify(manifest)), signatures: [], payload }) }
+}
+
+/** Adds a signature; one by the same key is replaced. The manifest and the payload stay as they are. @throws BUNDLE_MALFORMED */
+export function signBundle(file: Uint8Array, key: SigningKey): Uint8Array {
+  const sections = splitBundle(file)
+  const others = sections.signatures.filter(({ keyId }) => keyId !== key.keyId)
+  const signature = key.sign(bundleSignedBytes(sections.manifest))
+  return joinBundle({ ...sections, signatures: [...others, { keyId: key.keyId, signature }] })
+}
+
+async function readManifest(path: string): Promise<Record<string, unknown>> {
+  let raw: unknown
+  try {
+    raw = JSON.parse(await readFile(path, 'utf8'))
+  } catch (error) {
+    throw new OffboxError('BUNDLE_MALFORMED', `${path} cannot be used: ${messageOf(error)}`, { cause: error })
+  }
+  if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) throw new OffboxError('BUNDLE_MALFORMED', `${path} must hold an object`)
+  for (const field of ['payload', 'schema']) {
+    if (field in raw) throw new OffboxError('BUNDLE_MALFORMED', `${path}: ${field} is filled in by the build; leave it out`)
+  }
+  return raw as Record<string, unknown>
+}
+
+/** One script that assigns the service's exports to `offboxService`; nothing of Node's is left in it. */
+async function compile(folder: string): Promise<Uint8Array> {
+  const { build } = await import('esbuild').catch((error: unknown) => {
+    throw new OffboxError('SETUP_MISSING', 'esbuild is not installed; run npm install in the checkout', { cause: error })
+  })
+  try {
+    const result = await build({
+      entryPoints: [join(folder, 'service.ts')],
+      absWorkingDir: folder,
+      bundle: true,
+      write: false,
+      format: 'iife',
+      globalName: 'offboxService',
+      platform: 'neutral',
+      target: 'es2024',
+      mainFields: ['module', 'main'],
+      legalComments: 'none',
+      logLevel: 'silent',
+    })
+    const payload = result.outputFiles[0]?.contents
+    if (!payload) throw new Error('esbuild made no file')
+    if (payload.length > BUNDLE_LIMITS.payloadBytesMax) throw new Error(`the code has ${payload.length} bytes, more than ${BUNDLE_LIMITS.payloadBytesMax}`)
+    return payload
+  } catch (error) {
+    throw new OffboxError('BUNDLE_MALFORMED', `${folder} cannot be built: ${compileErrors(error)}`, { cause: error })
+  }
+}
+
+function compileErrors(error: unknown): string {
+  const { errors } = error as { errors?: { text: string; location: { file: string; line: number; column: number } | null }[] }
+  if (!Array.isArray(errors)) return messageOf(error)
+  return errors
+    .slice(0, 10)
+    .map(({ text, location }) => (location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text))
+    .join('\n')
+}
