@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import type { Anchors } from '../../core/anchors.ts'
 import type { Clock } from '../../core/clock.ts'
-import { OffboxError } from '../../core/errors.ts'
+import { messageOf, OffboxError } from '../../core/errors.ts'
 import { chainPemBytesMax, makeCsr, readLeaf } from '../../core/x509.ts'
 import { checkIdentity, type Identity, type IdentityStore } from '../boot/identity.ts'
 import type { ChangeEngine, ChangeRecord } from '../change/types.ts'
@@ -65,9 +65,14 @@ export class KeystoreDriver {
     })
   }
 
-  /** Before `changes.recover`. Finds no identity on a device that has not enrolled yet. @throws STORE_CORRUPT */
+  /** Before `changes.recover`. Finds no identity on a device that has not enrolled yet. */
   async start(): Promise<void> {
-    this.#confirmed = (await this.#options.identities.load()) ?? undefined
+    try {
+      this.#confirmed = (await this.#options.identities.load()) ?? undefined
+    } catch (error) {
+      // Set aside by now. The device enrols again, which adopts another one.
+      this.#options.log.error({ error: messageOf(error) }, 'the stored identity cannot be used')
+    }
   }
 
   /**
