@@ -19,7 +19,7 @@ export const chunkBytesMax = 256 * 1024
 /** A service's configuration; the largest seen (routing, 64 neighbours) is 12 kB. */
 export const configBytesMax = 256 * 1024
 /** Each upload may hold bundleBytesMax (16 MiB) in memory. */
-export const uploadsMax = 2
+export const uploadsMax = 4
 /** An upload of 16 MiB takes 15 s at 10 Mbit/s. */
 export const uploadTimeoutMs = 120_000
 

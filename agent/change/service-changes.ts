@@ -80,10 +80,10 @@ export class ServiceChanges {
     if (running && running.version === version) {
       if (running.manifestSha256 !== bundle.manifestSha256)
         throw new OffboxError('BUNDLE_EXISTS', `another bundle of ${service} ${version} runs; raise the version`)
-      const same =
-        order.config === undefined || kind === 'install' || JSON.stringify(order.config) === JSON.stringify(this.#configOf(service) ?? active?.config)
-      const last = same && this.#lastOf(service, version)
-      if (last) return last
+      const last = this.#lastOf(service, version)
+      const current = last?.state === 'provisional' ? await bundles.candidate(service, last.id) : active
+      const same = order.config === undefined || kind === 'install' || JSON.stringify(order.config) === JSON.stringify(current?.config)
+      if (last && same) return last
     }
     if (kind === 'install' && present !== undefined && present !== version)
       throw new OffboxError('SERVICE_EXISTS', `${service} ${present} is installed; use Upgrade`)

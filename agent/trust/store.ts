@@ -1,5 +1,5 @@
 /**
- * Services on disk: stateDir/services/NAME/ holds VERSION.offbox files, `active` (the version to run, and its configuration)
+ * Services on disk: stateDir/bundles/NAME/ holds VERSION.offbox files, `active` (the version to run, and its configuration)
  * and, during a change, `candidate-CHANGE` (what `active` becomes when the change is confirmed). Every load verifies the
  * signature anew: what was trusted when stored may not be trusted now.
  */
@@ -28,7 +28,7 @@ export class BundleStore {
 
   constructor(files: AtomicFiles, stateDir: string, trusted: TrustedKeys) {
     this.#files = files
-    this.#root = join(stateDir, 'services')
+    this.#root = join(stateDir, 'bundles')
     this.#trusted = trusted
   }
 

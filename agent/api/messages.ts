@@ -1,0 +1,53 @@
+/** From the agent's own types to the messages of offbox.v1. Pure. */
+import { type ChangeInit, ChangeState, ServiceState, type ServiceStatusInit, type ServiceTransitionInit } from '../../proto/gen/lifecycle.ts'
+import type { ChangeRecord } from '../change/types.ts'
+import type { RunningService, Transition } from '../supervisor/types.ts'
+
+/** ServiceHealth.Status of lifecycle.proto. */
+const HEALTH = { healthy: 1, degraded: 2, unhealthy: 3 } as const
+
+export function changeMessage(record: ChangeRecord): ChangeInit {
+  const { id, kind, service, from, to, reason, error, author, proposedAtMs, provisionalAtMs, heldMs, heldCalls } = record
+  const confirmDeadlineMs = record.state === 'provisional' ? record.confirmDeadlineMs : 0
+  const state = ChangeState[record.state.toUpperCase() as keyof typeof ChangeState]
+  return { id, kind, service, from, to, state, reason, error, author, proposedAtMs, provisionalAtMs, confirmDeadlineMs, heldMs, heldCalls }
+}
+
+export interface StatusFacts {
+  readonly floor: string | undefined
+  readonly change: ChangeRecord | undefined
+  readonly withHistory: boolean
+}
+
+export function statusMessage(running: RunningService, facts: StatusFacts): ServiceStatusInit {
+  const { service, version, previousVersion, health, manifest, manifestSha256, starts, history } = running
+  return {
+    service,
+    version,
+    previousVersion,
+    state: stateNumber(running.state),
+    health: health ? { status: HEALTH[health.status], reason: health.reason ?? '', evidence: { ...health.evidence } } : { status: 0 },
+    methods: manifest.methods.map(({ path }) => path),
+    capabilities: [...manifest.capabilities],
+    change: facts.change ? changeMessage(facts.change) : null,
+    starts,
+    history: facts.withHistory ? history.map(transitionMessage) : [],
+    manifestSha256,
+    floor: facts.floor ?? '',
+  }
+}
+
+/** A service that is stored and does not run. */
+export function downMessage(service: string, version: string, facts: StatusFacts): ServiceStatusInit {
+  const change = facts.change ? changeMessage(facts.change) : null
+  return { service, version, state: ServiceState.FAILED, health: { status: 0 }, change, floor: facts.floor ?? '' }
+}
+
+export function transitionMessage(transition: Transition): ServiceTransitionInit {
+  const { atMs, event, version, reason } = transition
+  return { atMs, from: stateNumber(transition.from), to: stateNumber(transition.to), event, version, reason }
+}
+
+function stateNumber(state: RunningService['state']): number {
+  return ServiceState[state.toUpperCase() as keyof typeof ServiceState] ?? 0
+}

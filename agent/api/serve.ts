@@ -1,0 +1,135 @@
+/** Registers the agent's own methods with grpc-js: every call is admitted, decoded, handled, mapped and audited here. */
+import type { Server, ServerReadableStream, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js'
+import type { sendUnaryData, StatusObject } from '@grpc/grpc-js'
+import { type ErrorCode, messageOf, OffboxError } from '../../core/errors.ts'
+import type { Method, Plain } from '../../proto/codec.ts'
+import type { Audit } from './audit.ts'
+import type { Admitted, Gate } from './gate.ts'
+import { type ErrorLog, toStatus } from './status.ts'
+
+/** What a handler learns about its call. */
+export interface CallContext {
+  /** SPIFFE id of the caller. */
+  readonly principal: string
+  readonly connectionOpenedAtMs: number
+  /** Aborts when the caller cancels or is gone. */
+  readonly signal: AbortSignal
+}
+
+export interface ServeOptions {
+  readonly server: Server
+  readonly gate: Gate
+  readonly audit: Audit
+  readonly log: ErrorLog
+}
+
+type AnyCall =
+  | ServerUnaryCall<Buffer, Buffer>
+  | ServerReadableStream<Buffer, Buffer>
+  | ServerWritableStream<Buffer, Buffer>
+  | ServerDuplexStream<Buffer, Buffer>
+
+/** Methods are registered with raw bytes, so that a request that does not decode is answered by our own table of errors. */
+export class Serve {
+  readonly #options: ServeOptions
+
+  constructor(options: ServeOptions) {
+    this.#options = options
+  }
+
+  unary<Req, Res>(method: Method<Req, Res>, handle: (request: Plain<Req>, context: CallContext) => Promise<Res> | Res): void {
+    this.#register(method.path, 'unary', (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => {
+      const run = async (context: CallContext) => Buffer.from(method.response.encode(await handle(decode(method, call.request), context)))
+      void this.#run(call, method.path, run, (status, result) => answer(status, result))
+    })
+  }
+
+  clientStream<Req, Res>(method: Method<Req, Res>, handle: (requests: AsyncIterable<Plain<Req>>, context: CallContext) => Promise<Res>): void {
+    this.#register(method.path, 'clientStream', (call: ServerReadableStream<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => {
+      const run = async (context: CallContext) => Buffer.from(method.response.encode(await handle(decodeAll(method, call), context)))
+      void this.#run(call, method.path, run, (status, result) => answer(status, result))
+    })
+  }
+
+  serverStream<Req, Res>(method: Method<Req, Res>, handle: (request: Plain<Req>, context: CallContext) => AsyncIterable<Res>): void {
+    this.#register(method.path, 'serverStream', (call: ServerWritableStream<Buffer, Buffer>) => {
+      const run = async (context: CallContext) => {
+        for await (const item of handle(decode(method, call.request), context)) {
+          if (context.signal.aborted) return
+          if (!call.write(Buffer.from(method.response.encode(item)))) await drained(call, context.signal)
+        }
+      }
+      void this.#run(call, method.path, run, (status) => (status ? call.emit('error', status) : call.end()))
+    })
+  }
+
+  async #run<T>(
+    call: AnyCall,
+    path: string,
+    run: (context: CallContext) => Promise<T>,
+    answer: (status: StatusObject | null, result?: T) => void,
+  ): Promise<void> {
+    const ended = new AbortController()
+    call.on('cancelled', () => ended.abort())
+    // grpc-js reports a broken stream here as well; the handler learns of it through the signal.
+    call.on('error', () => ended.abort())
+    let admitted: Admitted | null = null
+    let outcome: ErrorCode | 'OK' | 'CANCELLED' = 'OK'
+    try {
+      admitted = this.#options.gate.admit(call, path)
+      const { principal, peer, mutates, connectionOpenedAtMs } = admitted
+      // A revert is the way out of trouble: a log that cannot be written must not stand in its way.
+      if (mutates) await this.#intent({ principal, peer, method: path, decision: 'intent' }, path.endsWith('/Revert'))
+      const result = await run({ principal, connectionOpenedAtMs, signal: ended.signal })
+      if (ended.signal.aborted) outcome = 'CANCELLED'
+      else answer(null, result)
+    } catch (error) {
+      const status = toStatus(error, this.#options.log)
+      outcome = ended.signal.aborted ? 'CANCELLED' : status.errorCode
+      if (!ended.signal.aborted) answer(status)
+    } finally {
+      if (admitted) this.#options.gate.finished(admitted, outcome)
+    }
+  }
+
+  async #intent(record: Parameters<Audit['intent']>[0], evenUnrecorded: boolean): Promise<void> {
+    try {
+      await this.#options.audit.intent(record)
+    } catch (error) {
+      if (!evenUnrecorded) throw error
+      this.#options.log.error({ err: error, method: record.method }, 'an intent could not be recorded; a revert goes on all the same')
+    }
+  }
+
+  #register(path: string, kind: 'unary' | 'clientStream' | 'serverStream', handler: unknown): void {
+    const same = (bytes: Buffer) => bytes
+    // The handler's shape follows from `kind`, which the type of `register` cannot tell.
+    const registered = this.#options.server.register(path, handler as never, same, same, kind)
+    if (!registered) throw new Error(`${path} is registered twice`)
+  }
+}
+
+function decode<Req, Res>(method: Method<Req, Res>, bytes: Uint8Array): Plain<Req> {
+  try {
+    return method.request.decode(bytes)
+  } catch (error) {
+    throw new OffboxError('ARGUMENT_INVALID', `the request is not a valid message: ${messageOf(error)}`, { cause: error })
+  }
+}
+
+async function* decodeAll<Req, Res>(method: Method<Req, Res>, call: AsyncIterable<Buffer>): AsyncIterable<Plain<Req>> {
+  for await (const bytes of call) yield decode(method, bytes)
+}
+
+async function drained(call: ServerWritableStream<Buffer, Buffer>, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = () => {
+      call.removeListener('drain', done)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    call.once('drain', done)
+    signal.addEventListener('abort', done, { once: true })
+    if (signal.aborted) done()
+  })
+}

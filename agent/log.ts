@@ -1,0 +1,108 @@
+/**
+ * The agent's log: pino JSON lines to stdout, and the newest of them kept for Device.Logs. Bounded in records and in bytes;
+ * the agent has no other log.
+ */
+import { pino, type Logger } from 'pino'
+import { logBytesMax, logRecordsMax, watchQueueMax } from './limits.ts'
+
+export type { Logger } from 'pino'
+
+export const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const
+export type Level = (typeof LEVELS)[number]
+
+export interface StoredRecord {
+  /** Increases by one a record. */
+  readonly sequence: number
+  readonly line: string
+}
+
+export interface AgentLog {
+  readonly log: Logger
+  readonly ring: LogRing
+}
+
+/** @param write where lines go; stdout by default */
+export function createLog(level: Level, write: (line: string) => void = (line) => process.stdout.write(line)): AgentLog {
+  const ring = new LogRing()
+  const stream = {
+    write: (line: string) => {
+      write(line)
+      ring.push(line)
+    },
+  }
+  return { log: pino({ level, base: undefined, formatters: { level: (label) => ({ level: label }) } }, stream), ring }
+}
+
+/** The newest lines, oldest first, and those who wait for more. */
+export class LogRing {
+  #records: StoredRecord[] = []
+  #sequence = 0
+  #bytes = 0
+  readonly #waiting = new Set<(record: StoredRecord) => void>()
+
+  push(line: string): void {
+    this.#sequence += 1
+    const record = { sequence: this.#sequence, line }
+    this.#records.push(record)
+    this.#bytes += line.length
+    // Trimmed by an eighth at a time: shifting an array by one for every line is slow.
+    if (this.#records.length > logRecordsMax * 1.125 || this.#bytes > logBytesMax * 1.125) this.#trim()
+    for (const listener of this.#waiting) listener(record)
+  }
+
+  stored(): readonly StoredRecord[] {
+    return this.#records
+  }
+
+  watch(listener: (record: StoredRecord) => void): () => void {
+    this.#waiting.add(listener)
+    return () => this.#waiting.delete(listener)
+  }
+
+  #trim(): void {
+    let first = Math.max(0, this.#records.length - logRecordsMax)
+    for (let at = 0; at < first; at++) this.#bytes -= this.#records[at]?.line.length ?? 0
+    while (this.#bytes > logBytesMax && first < this.#records.length) {
+      this.#bytes -= this.#records[first]?.line.length ?? 0
+      first += 1
+    }
+    this.#records = this.#records.slice(first)
+  }
+}
+
+/** A bounded queue between something that happens and a reader that may be slow: what does not fit is counted. */
+export class Backlog<T> {
+  readonly #items: T[] = []
+  #dropped = 0
+  #wake: (() => void) | null = null
+  #ended = false
+
+  push(item: T): void {
+    if (this.#items.length >= watchQueueMax) this.#dropped += 1
+    else this.#items.push(item)
+    this.#wake?.()
+  }
+
+  end(): void {
+    this.#ended = true
+    this.#wake?.()
+  }
+
+  /** Next item, with the number lost before it; null once ended. One reader. */
+  async next(): Promise<{ item: T; dropped: number } | null> {
+    while (!this.#ended) {
+      const item = this.#items.shift()
+      if (item !== undefined) {
+        // Losses happened behind what was still queued: they are told with the first item after the queue ran empty.
+        const dropped = this.#items.length === 0 ? this.#dropped : 0
+        if (dropped > 0) this.#dropped = 0
+        return { item, dropped }
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+      this.#wake = null
+    }
+    return null
+  }
+}
