@@ -1,10 +1,8 @@
 /** The lab's addresses and its full mesh of BGP, computed from the number of devices. Pure. */
 import type { RoutingConfigInit } from '../../proto/gen/routing.ts'
+import { portOf, type Port } from './network.ts'
 
 export const LAB = {
-  /** Controller, boot server and DHCP server. */
-  controllerAddress: '10.77.0.1',
-  prefixLength: 24,
   devicesMin: 1,
   /** Eight TCG machines are more than two cores can boot in reasonable time. */
   devicesMax: 8,
@@ -15,9 +13,8 @@ export interface LabDevice {
   readonly id: string
   /** SMBIOS serial number. */
   readonly serial: string
-  /** Locally administered, lower case. */
-  readonly mac: string
-  readonly address: string
+  /** Where it is plugged in: address and MAC. */
+  readonly port: Port
   readonly localAs: number
   /** The prefix it originates. */
   readonly prefix: string
@@ -30,8 +27,7 @@ export function labDevices(count: number): LabDevice[] {
     return {
       id: `sw${number}`,
       serial: `OBX-LAB-${String(number).padStart(4, '0')}`,
-      mac: `52:54:00:77:00:${String(10 + number).padStart(2, '0')}`,
-      address: `10.77.0.${10 + number}`,
+      port: portOf(number),
       localAs: 65_000 + number,
       prefix: `10.78.${number}.0/24`,
     }
@@ -41,9 +37,9 @@ export function labDevices(count: number): LabDevice[] {
 /** What `device` must route so that every device speaks eBGP with every other one and originates one prefix. */
 export function meshConfig(device: LabDevice, all: readonly LabDevice[]): RoutingConfigInit {
   return {
-    routerId: device.address,
+    routerId: device.port.address,
     localAs: device.localAs,
-    neighbors: all.filter((other) => other.id !== device.id).map((other) => ({ name: other.id, address: other.address, peerAs: other.localAs })),
+    neighbors: all.filter((other) => other.id !== device.id).map((other) => ({ name: other.id, address: other.port.address, peerAs: other.localAs })),
     staticRoutes: [{ prefix: device.prefix, blackhole: true }],
   }
 }

@@ -5,7 +5,8 @@ import { messageOf, OffboxError } from '../../core/errors.ts'
 import { LAB } from './mesh.ts'
 
 export interface LabOptions {
-  readonly devices: number
+  /** Null: what offbox.yaml says. */
+  readonly devices: number | null
   /** Agents as processes instead of virtual machines. */
   readonly local: boolean
   readonly once: boolean
@@ -32,8 +33,8 @@ export function parseLabOptions(args: readonly string[], env: { OFFBOX_HOME?: st
   } catch (error) {
     throw new OffboxError('ARGUMENT_INVALID', `${messageOf(error)}\nSee: npm start -- --help`)
   }
-  const devices = Number(values.devices ?? 3)
-  if (!Number.isInteger(devices) || devices < LAB.devicesMin || devices > LAB.devicesMax) {
+  const devices = values.devices === undefined ? null : Number(values.devices)
+  if (devices !== null && (!Number.isInteger(devices) || devices < LAB.devicesMin || devices > LAB.devicesMax)) {
     throw new OffboxError('ARGUMENT_INVALID', `--devices must be ${LAB.devicesMin} to ${LAB.devicesMax}, not ${values.devices}`)
   }
   return {

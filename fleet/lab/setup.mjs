@@ -3,7 +3,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
-import { DEBIAN_PACKAGES } from './needs.mjs'
+import { missingPackages } from './needs.mjs'
 
 export const root = join(import.meta.dirname, '../..')
 /** Node 26, the same binary as in the image. */
@@ -24,18 +24,12 @@ export async function setUp({ debian, say }) {
   const release = lockSetup(say)
   try {
     await installPackages(say)
-    const missing = debian ? await installDebian(say) : lacking()
+    const missing = debian ? await installDebian(say) : missingPackages('pxe', existsSync)
     await run(process.execPath, ['build.mjs'], 'building the agent')
     return { missing }
   } finally {
     release()
   }
-}
-
-/** Debian packages whose command or file is not there. */
-export function lacking() {
-  const folders = (environment().PATH ?? '').split(delimiter)
-  return DEBIAN_PACKAGES.filter(({ need }) => !(need.startsWith('/') ? existsSync(need) : folders.some((folder) => existsSync(join(folder, need)))))
 }
 
 async function installPackages(say) {
@@ -48,7 +42,7 @@ async function installPackages(say) {
 }
 
 async function installDebian(say) {
-  const missing = lacking()
+  const missing = missingPackages('pxe', existsSync)
   if (missing.length === 0) return []
   const packages = [...new Set(missing.map((one) => one.package))]
   if (process.getuid?.() !== 0) return missing
@@ -58,7 +52,7 @@ async function installDebian(say) {
   const quiet = { DEBIAN_FRONTEND: 'noninteractive' }
   await run('apt-get', ['update', '-qq'], 'apt-get update', quiet)
   await run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...packages], 'apt-get install', quiet)
-  return lacking()
+  return missingPackages('pxe', existsSync)
 }
 
 /** Two set-ups at once would tear node_modules apart. The lock is a file with a process id; a dead one is taken over. */

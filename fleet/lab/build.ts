@@ -1,0 +1,71 @@
+/** Builds what the lab runs: signed bundles in the registry of its home, and the network image. */
+import { spawn } from 'node:child_process'
+import { unlink } from 'node:fs/promises'
+import { createInterface } from 'node:readline'
+import { join } from 'node:path'
+import { OffboxError } from '../../core/errors.ts'
+import { type Home, readAnchors } from '../home/home.ts'
+import { readSigningKey } from '../home/keys.ts'
+import { buildBundle, signBundle } from '../registry/make.ts'
+import { Registry } from '../registry/registry.ts'
+
+const root = join(import.meta.dirname, '../..')
+
+/** The service that the lab upgrades. */
+export const ROLLED = 'telemetry'
+/** Service folders, in order of installation; the rolled one first in its old release. */
+const FOLDERS = ['services/routing', 'services/telemetry/releases/1.0.0', 'services/secrets'] as const
+const NEW_RELEASE = 'services/telemetry'
+
+export interface LabBundles {
+  /** What devices run at first. */
+  readonly desired: readonly { service: string; version: string }[]
+  readonly fromVersion: string
+  readonly toVersion: string
+}
+
+/** Builds, signs and registers the lab's bundles. The same sources give the same bytes, so repeating it changes nothing. */
+export async function buildBundles(home: Home, say: (text: string) => void): Promise<LabBundles> {
+  const registry = new Registry(home.registry, (await readAnchors(home)).bundleKeys)
+  const key = await readSigningKey(home)
+  const put = async (folder: string) => {
+    const { manifest, file } = await buildBundle(join(root, folder))
+    const signed = signBundle(file, key)
+    await registry.put(signed).catch(async (error) => {
+      if (!(error instanceof OffboxError) || error.code !== 'BUNDLE_EXISTS') throw error
+      // A developer's checkout: the sources have changed under the same version. Nobody else's registry is treated like this.
+      say(`  replacing ${manifest.name} ${manifest.version}: its sources have changed since the lab's last run`)
+      await unlink(join(home.registry, manifest.name, `${manifest.version}.offbox`))
+      await registry.put(signed)
+    })
+    return { service: manifest.name, version: manifest.version }
+  }
+  const desired: { service: string; version: string }[] = []
+  for (const folder of FOLDERS) desired.push(await put(folder))
+  const { version: toVersion } = await put(NEW_RELEASE)
+  const fromVersion = desired.find((one) => one.service === ROLLED)?.version ?? ''
+  say(`built and signed ${[...desired, { service: ROLLED, version: toVersion }].map((one) => `${one.service} ${one.version}`).join(', ')}`)
+  return { desired, fromVersion, toVersion }
+}
+
+/** Runs image/build.ts as a program: fleet imports nothing of image. @throws SETUP_MISSING with its last words */
+export async function buildImage(home: Home, say: (text: string) => void, signal: AbortSignal): Promise<void> {
+  say('building the network image')
+  const child = spawn(process.execPath, [join(root, 'image/build.ts'), '--home', home.path, '--out', home.image, '--json'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    signal,
+  })
+  const words: string[] = []
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    words.push(line)
+    say(`  ${line}`)
+  })
+  let last = ''
+  createInterface({ input: child.stdout }).on('line', (line) => (last = line))
+  const code = await new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', resolve)
+  })
+  if (code !== 0) throw new OffboxError('SETUP_MISSING', `the image could not be built (exit ${code}):\n${words.slice(-5).join('\n')}`)
+  say(`image ready: ${last}`)
+}

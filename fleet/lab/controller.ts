@@ -1,0 +1,109 @@
+/** The lab's controller, a process of its own in the lab's namespace, and the client that the lab talks to it with. */
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { messageOf, OffboxError } from '../../core/errors.ts'
+import { FleetMethods, type FleetDevice, type Rollout } from '../../proto/gen/fleet.ts'
+import { RoutingConfig, type RoutingConfigInit } from '../../proto/gen/routing.ts'
+import type { Config } from '../config/schema.ts'
+import { type Home, readAnchors, readIdentity } from '../home/home.ts'
+import { RpcClient } from '../rpc/client.ts'
+import type { LabDevice } from './mesh.ts'
+import { LAB_ADDRESS } from './network.ts'
+import { longRunning } from './process.ts'
+
+const READY_TIMEOUT_MS = 60_000
+const WORDS_KEPT_MAX = 50
+const root = join(import.meta.dirname, '../..')
+
+export interface RunningController {
+  stop(): Promise<void>
+}
+
+/** Resolves when the controller answers. @throws HOME_IN_USE, PORT_TAKEN, SETUP_MISSING with its last words */
+export async function startController(input: {
+  home: Home
+  namespace: string
+  config: Config
+  boot: boolean
+  signal: AbortSignal
+}): Promise<RunningController> {
+  const { home, namespace } = input
+  const words: string[] = []
+  const args = ['fleet/cli/main.ts', '--home', home.path, 'controller', 'serve', '--address', LAB_ADDRESS, ...(input.boot ? ['--boot'] : [])]
+  let gone = ''
+  const controller = await longRunning(process.execPath, args, {
+    namespace,
+    cwd: root,
+    onLine: (line) => void words.splice(0, Math.max(0, words.push(line.slice(0, 500)) - WORDS_KEPT_MAX)),
+  })
+  controller.exited.then((how) => (gone = how))
+  const deadlineMs = performance.now() + READY_TIMEOUT_MS
+  const client = await ControllerClient.connect(home, (await readAnchors(home)).fleet)
+  try {
+    for (;;) {
+      input.signal.throwIfAborted()
+      const failure = await client.devices().then(
+        () => '',
+        (error) => messageOf(error),
+      )
+      if (!failure) return controller
+      if (gone || performance.now() > deadlineMs)
+        throw new OffboxError(
+          'CONTROLLER_UNREACHABLE',
+          `the controller ${gone ? `ended (${gone})` : `does not answer: ${failure}`}:\n${words.slice(-8).join('\n')}`,
+        )
+      await delay(100)
+    }
+  } catch (error) {
+    await controller.stop()
+    throw error
+  } finally {
+    client.close()
+  }
+}
+
+/** What the lab asks of the controller, over its unix socket. */
+export class ControllerClient {
+  readonly #rpc: RpcClient
+
+  private constructor(rpc: RpcClient) {
+    this.#rpc = rpc
+  }
+
+  static async connect(home: Home, fleet: string): Promise<ControllerClient> {
+    const identity = await readIdentity(home, 'operator')
+    const { caPem } = await readAnchors(home)
+    return new ControllerClient(
+      new RpcClient({ target: `unix:${home.socket}`, serverName: `controller.${fleet}.offbox`, caPem, identity }, 'CONTROLLER_UNREACHABLE'),
+    )
+  }
+
+  async devices(): Promise<FleetDevice[]> {
+    return (await this.#rpc.unary(FleetMethods.ListDevices, {})).devices
+  }
+
+  async register(device: LabDevice, services: readonly { service: string; version: string }[], routing: RoutingConfigInit): Promise<void> {
+    await this.#rpc.unary(FleetMethods.AddDevice, { deviceId: device.id, serial: device.serial, mac: device.port.mac })
+    await this.#rpc.unary(FleetMethods.SetDesired, { deviceId: device.id, desired: { services: [...services], routingConfig: RoutingConfig.encode(routing) } })
+  }
+
+  /** A lab that was killed may have left a rollout running; this one begins anew. */
+  async abandonRollouts(): Promise<void> {
+    const newest = await this.#rpc.unary(FleetMethods.GetRollout, {}).catch((error) => {
+      if (error instanceof OffboxError && error.code === 'ROLLOUT_NOT_FOUND') return null
+      throw error
+    })
+    if (newest?.state === 'running' || newest?.state === 'aborting')
+      await this.#rpc.unary(FleetMethods.AbortRollout, { rolloutId: newest.rolloutId, reason: 'the lab was started anew' }, { deadlineMs: 120_000 })
+  }
+
+  /** Starts a rollout and yields it after every step until it has ended. */
+  async *rollOut(order: { service: string; version: string; bakeMs: number }, signal: AbortSignal): AsyncGenerator<Rollout> {
+    const { rolloutId } = await this.#rpc.unary(FleetMethods.StartRollout, order)
+    yield* this.#rpc.serverStream(FleetMethods.WatchRollout, { rolloutId }, { signal })
+  }
+
+  close(): void {
+    this.#rpc.close()
+  }
+}
