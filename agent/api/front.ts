@@ -34,7 +34,7 @@ export interface Front {
   /** Resolves with the port when it accepts connections. @throws PORT_TAKEN */
   listen(): Promise<number>
   /** New connections see the new certificate; those that are open stay. @throws Error key and certificate do not match */
-  rotate(identity: Identity): void
+  rotate(identity: Pick<Identity, 'keyPem' | 'chainPem'>): void
   /** The connection a call came over, by `call.getPeer()`. */
   connection(peer: string): Connection | undefined
   /** Handshakes refused since the start. */
@@ -141,7 +141,7 @@ export function createFront(options: FrontOptions): Front {
 }
 
 /** All of it, each time: `setSecureContext` replaces everything, so what is left out falls back to weaker defaults. */
-function secureContext(identity: Identity, caPem: string) {
+function secureContext(identity: Pick<Identity, 'keyPem' | 'chainPem'>, caPem: string) {
   return { key: identity.keyPem, cert: identity.chainPem, ca: caPem, minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' } as const
 }
 

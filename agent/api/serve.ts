@@ -23,11 +23,11 @@ export interface ServeOptions {
   readonly log: ErrorLog
 }
 
-type AnyCall =
-  | ServerUnaryCall<Buffer, Buffer>
-  | ServerReadableStream<Buffer, Buffer>
-  | ServerWritableStream<Buffer, Buffer>
-  | ServerDuplexStream<Buffer, Buffer>
+/** What the kinds of grpc-js calls have in common. */
+interface AnyCall {
+  getPeer(): string
+  on(event: string, listener: () => void): unknown
+}
 
 /** Methods are registered with raw bytes, so that a request that does not decode is answered by our own table of errors. */
 export class Serve {
