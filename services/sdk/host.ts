@@ -2,10 +2,9 @@
 import type { Capabilities } from '../../core/capabilities.ts'
 import { OffboxError } from '../../core/errors.ts'
 import type { Manifest } from '../../core/manifest.ts'
-import { LogLimit } from './log-limit.ts'
 import { ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule, Snapshot } from './service.ts'
-import { exactCopy, toWireError, WIRE_LIMITS, type Control, type LogLevel, type ToWorker } from './wire.ts'
+import { exactCopy, LogLimit, toWireError, WIRE_LIMITS, type Control, type LogLevel, type ToWorker } from './wire.ts'
 
 export interface HostOptions {
   /** Evaluates the payload; called once, at the first load. */

@@ -45,7 +45,7 @@ export class ServedCalls {
     this.#calls.delete(id)
     call?.abort('cancelled')
     // Answered even when the call has just ended: the agent waits for this.
-    this.#send({ type: 'end', call: id })
+    this.#send({ type: 'cancelled', call: id })
   }
 
   #open(open: Open): void {

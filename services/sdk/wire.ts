@@ -61,7 +61,7 @@ export type ToWorker =
     }
   | { readonly type: 'data'; readonly call: number; readonly bytes: Uint8Array }
   | { readonly type: 'halfClose'; readonly call: number }
-  /** Answered with `end` at once: nothing of this call follows. */
+  /** Answered with `cancelled` at once: nothing of this call follows. */
   | { readonly type: 'cancel'; readonly call: number }
   /** The worker may send `count` more messages on this stream. */
   | { readonly type: 'credit'; readonly call: number; readonly count: number }
@@ -73,6 +73,7 @@ export type FromWorker =
   | { readonly type: 'data'; readonly call: number; readonly bytes: Uint8Array }
   /** The last of a call; `bytes` is the answer of a method that gives exactly one. */
   | { readonly type: 'end'; readonly call: number; readonly bytes?: Uint8Array; readonly error?: WireError }
+  | { readonly type: 'cancelled'; readonly call: number }
   | { readonly type: 'credit'; readonly call: number; readonly count: number }
   | { readonly type: 'done'; readonly id: number; readonly value?: unknown; readonly error?: WireError }
   | { readonly type: 'capability'; readonly id: number; readonly capability: string; readonly operation: string; readonly input: unknown }
@@ -125,6 +126,27 @@ export class Outbox<Message> {
   }
 }
 
+/** A token bucket: a burst, then so many lines per second. Pure but for its own count. */
+export class LogLimit {
+  #tokens: number = WIRE_LIMITS.logBurstLines
+  #lastMs = 0
+  #dropped = 0
+
+  /** How many lines were dropped since the last one admitted, or undefined: drop this one. `nowMs` is monotonic. */
+  admit(nowMs: number): number | undefined {
+    this.#tokens = Math.min(WIRE_LIMITS.logBurstLines, this.#tokens + ((nowMs - this.#lastMs) / 1_000) * WIRE_LIMITS.logLinesPerSecondMax)
+    this.#lastMs = nowMs
+    if (this.#tokens < 1) {
+      this.#dropped++
+      return undefined
+    }
+    this.#tokens--
+    const dropped = this.#dropped
+    this.#dropped = 0
+    return dropped
+  }
+}
+
 /** A copy with a buffer of its own: a view may show its whole pool to the other side, and a transferred one is lost to its owner. */
 export function exactCopy(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes)
@@ -153,6 +175,7 @@ function isFromWorker(message: Record<string, unknown>): boolean {
   const { type, call, id, bytes, error } = message
   if (type === 'data') return isNumber(call) && isMessageBytes(bytes)
   if (type === 'end') return isNumber(call) && (bytes === undefined || isMessageBytes(bytes)) && isMaybeError(error)
+  if (type === 'cancelled') return isNumber(call)
   if (type === 'credit') return isNumber(call) && isNumber(message['count']) && message['count'] <= WIRE_LIMITS.streamWindowMessages
   if (type === 'done') return isNumber(id) && isMaybeError(error)
   if (type === 'capability') return isNumber(id) && isText(message['capability'], 64) && isText(message['operation'], 64)

@@ -1,0 +1,210 @@
+/** One client call on its way: held, or open in a worker, at times moved from one version to the next. */
+import type { ErrorCode } from '../../core/errors.ts'
+import type { ManifestMethod } from '../../core/manifest.ts'
+import { exactCopy, WIRE_LIMITS, type ToWorker, type WireError } from '../../services/sdk/wire.ts'
+import type { CallHandle, ClientCall } from './types.ts'
+
+/** An instance as a call sees it. */
+export interface Carrier {
+  /** Opens `call` in the worker and returns its number there. @throws LIMIT_REACHED */
+  open(call: Call, message: Omit<Extract<ToWorker, { type: 'open' }>, 'type' | 'call'>, owned?: Uint8Array): number
+  send(message: ToWorker, owned?: Uint8Array): void
+  /** The call no longer waits for anything from the worker. */
+  forget(id: number): void
+}
+
+export interface CallOwner {
+  /** The call is complete enough to be opened or held. */
+  deliver(call: Call): void
+  /** The call has ended while nobody carried it. */
+  dropped(call: Call): void
+}
+
+const { streamWindowMessages } = WIRE_LIMITS
+/** Messages taken from a client while its stream is held. */
+const HELD_MESSAGES_MAX = 8
+
+export class Call implements CallHandle {
+  readonly method: ManifestMethod
+  onCredit: () => void = () => {}
+  /** Monotonic time since which it is held, for its owner. */
+  cancelExpiry: (() => void) | undefined
+  readonly #client: ClientCall
+  readonly #owner: CallOwner
+  #carrier: Carrier | undefined
+  #id = 0
+  #ended = false
+  #request: Uint8Array | undefined
+  #waiting: Uint8Array[] = []
+  #halfClosed = false
+  #paused: (() => void) | undefined
+  /** Messages that the service takes before it grants more. */
+  #toServiceLeft: number = streamWindowMessages
+  /** Messages that the worker may send; and those the client took since the last grant. */
+  #fromServiceLeft: number = streamWindowMessages
+  #taken = 0
+  #clientFull = false
+
+  constructor(client: ClientCall, method: ManifestMethod, owner: CallOwner) {
+    this.#client = client
+    this.method = method
+    this.#owner = owner
+  }
+
+  get ended(): boolean {
+    return this.#ended
+  }
+
+  /** Whether a worker has it. */
+  get carried(): boolean {
+    return this.#carrier !== undefined
+  }
+
+  get heldBytes(): number {
+    return this.#waiting.reduce((sum, bytes) => sum + bytes.byteLength, this.#request?.byteLength ?? 0)
+  }
+
+  /** Takes exactly one request, which is known before it is opened. */
+  get takesOne(): boolean {
+    return this.method.kind === 'unary' || this.method.kind === 'serverStream'
+  }
+
+  // From the client.
+
+  message(bytes: Uint8Array): boolean {
+    if (this.#ended) return true
+    const own = exactCopy(bytes)
+    if (this.takesOne) {
+      if (this.#request) return true
+      this.#request = own
+      this.#owner.deliver(this)
+      return true
+    }
+    if (!this.#carrier) {
+      this.#waiting.push(own)
+      return this.#waiting.length < HELD_MESSAGES_MAX
+    }
+    this.#sendData(own)
+    return this.#toServiceLeft > 0
+  }
+
+  halfClose(): void {
+    this.#halfClosed = true
+    if (!this.takesOne) this.#carrier?.send({ type: 'halfClose', call: this.#id })
+  }
+
+  cancel(): void {
+    if (this.#ended) return
+    this.#carrier?.send({ type: 'cancel', call: this.#id })
+    this.#finish()
+  }
+
+  drained(): void {
+    this.#clientFull = false
+    this.#grant()
+  }
+
+  // From its owner.
+
+  /** @throws LIMIT_REACHED */
+  openOn(carrier: Carrier): void {
+    if (this.#ended) return
+    const { method, principal, deadlineMs, metadata } = this.#client
+    const open = { method, principal, deadlineMs, metadata }
+    this.#toServiceLeft = this.#fromServiceLeft = streamWindowMessages
+    this.#taken = 0
+    if (this.#request && this.method.resumable) this.#id = carrier.open(this, { ...open, bytes: this.#request })
+    else if (this.#request) this.#id = carrier.open(this, { ...open, bytes: this.#request }, this.#request)
+    else this.#id = carrier.open(this, open)
+    this.#carrier = carrier
+    if (!this.method.resumable) this.#request = undefined
+    if (this.takesOne) return
+    for (const bytes of this.#waiting.splice(0)) this.#sendData(bytes)
+    if (this.#halfClosed) carrier.send({ type: 'halfClose', call: this.#id })
+    else this.onCredit()
+  }
+
+  /** Takes a resumable stream off its worker; resolves when everything the worker sent is with the client, or the call has ended. */
+  async pause(): Promise<void> {
+    if (!this.#carrier) return
+    this.#carrier.send({ type: 'cancel', call: this.#id })
+    await new Promise<void>((resolve) => {
+      this.#paused = resolve
+    })
+  }
+
+  /** Ends it with an error, wherever it is. */
+  fail(code: ErrorCode, message: string): void {
+    if (this.#ended) return
+    this.#carrier?.send({ type: 'cancel', call: this.#id })
+    this.#finish({ code, message })
+  }
+
+  // From the worker.
+
+  /** False when the worker sends more than it was granted. */
+  onData(bytes: Uint8Array): boolean {
+    if (this.#fromServiceLeft-- <= 0 || this.method.kind === 'unary' || this.method.kind === 'clientStream') return false
+    this.#taken++
+    if (!this.#client.send(bytes)) this.#clientFull = true
+    this.#grant()
+    return true
+  }
+
+  onEnd(bytes: Uint8Array | undefined, error: WireError | undefined): void {
+    const givesOne = this.method.kind === 'unary' || this.method.kind === 'clientStream'
+    if (!error && givesOne && !bytes) this.#finish({ code: 'INTERNAL', message: 'the service ended the call without an answer' }, false)
+    else {
+      if (!error && bytes) this.#client.send(bytes)
+      this.#finish(error, false)
+    }
+  }
+
+  onCancelled(): void {
+    this.#carrier?.forget(this.#id)
+    this.#carrier = undefined
+    this.#resumePauser()
+  }
+
+  onCreditFromWorker(count: number): void {
+    this.#toServiceLeft += count
+    if (this.#toServiceLeft > 0 && !this.#ended) this.onCredit()
+  }
+
+  /** The worker is gone. */
+  onLost(reason: string): void {
+    this.#finish({ code: 'SERVICE_CRASHED', message: reason })
+  }
+
+  #sendData(bytes: Uint8Array): void {
+    this.#toServiceLeft--
+    this.#carrier?.send({ type: 'data', call: this.#id, bytes }, bytes)
+  }
+
+  #grant(): void {
+    if (this.#clientFull || this.#taken < streamWindowMessages / 2 || !this.#carrier) return
+    this.#carrier.send({ type: 'credit', call: this.#id, count: this.#taken })
+    this.#fromServiceLeft += this.#taken
+    this.#taken = 0
+  }
+
+  /** `error` undefined: OK, or nobody is there to be told. */
+  #finish(error?: WireError, cancelled = error === undefined): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.cancelExpiry?.()
+    const carrier = this.#carrier
+    this.#carrier = undefined
+    if (carrier) carrier.forget(this.#id)
+    else this.#owner.dropped(this)
+    this.#request = undefined
+    this.#waiting = []
+    if (!cancelled) this.#client.end(error)
+    this.#resumePauser()
+  }
+
+  #resumePauser(): void {
+    this.#paused?.()
+    this.#paused = undefined
+  }
+}

@@ -1,0 +1,37 @@
+/** Bounds of the supervisor. Tests pass shorter ones. */
+export const SUPERVISOR_LIMITS = {
+  /** From spawning a worker to serving; design.md, "Deadlines". */
+  startTimeoutMs: 30_000,
+  /** For in-flight unary calls to finish, and again for the service's own quiesce. */
+  quiesceTimeoutMs: 10_000,
+  /** A service that is told to stop; then its worker is ended. */
+  stopTimeoutMs: 5_000,
+  /** How long calls are held at a swap, from the first held to the flip. Clients wait 30 s by default. */
+  holdTimeoutMs: 5_000,
+  /** The version being reverted has this long to hand its state over; clients are waiting. */
+  revertTimeoutMs: 1_000,
+  /** Calls and their bytes held for one service; twice the count is refused at once, also while a swap is being undone. */
+  heldCallsMax: 1_024,
+  heldBytesMax: 16 * 1024 * 1024,
+  /** A call to a service that is starting again after a crash waits this long. */
+  downHoldTimeoutMs: 2_000,
+  /** Calls under way in one worker. */
+  callsMax: 1_024,
+  /** Capability operations under way for one worker. */
+  capabilitiesMax: 64,
+  healthIntervalMs: 1_000,
+  /** A worker that has not answered its health call by then hangs. */
+  heartbeatTimeoutMs: 5_000,
+  /** Crashes forgiven within the window; one more and the service stays down. OTP's burst and window. */
+  restartsBurst: 5,
+  restartsWindowMs: 60_000,
+  backoffFirstMs: 200,
+  backoffMaxMs: 10_000,
+  /** Young generation of a worker's heap, MiB: small, since most services idle. */
+  youngGenerationMbMax: 8,
+} as const
+
+export type SupervisorLimits = { readonly [K in keyof typeof SUPERVISOR_LIMITS]: number }
+
+/** Transitions kept per service. */
+export const HISTORY_MAX = 64

@@ -1,0 +1,381 @@
+/** One service: the slots of its versions, the calls held for it, and the one operation (swap, commit, revert) under way. */
+import type { Clock } from '../../core/clock.ts'
+import { messageOf, OffboxError } from '../../core/errors.ts'
+import type { ManifestMethod } from '../../core/manifest.ts'
+import type { Snapshot } from '../../services/sdk/wire.ts'
+import type { Call } from './calls.ts'
+import { HoldQueue } from './hold-queue.ts'
+import type { Instance } from './instance.ts'
+import { HISTORY_MAX, type SupervisorLimits } from './limits.ts'
+import { patiently } from './patience.ts'
+import { planHandOver, swapCell, type HandOverPlan, type SwapEffect, type SwapEvent, type SwapState } from './swap.ts'
+import { handOver, takeBack } from './hand-over.ts'
+import type { RunningService, SupervisorHost, SwapReport, Transition, VerifiedBundle } from './types.ts'
+
+export interface SlotsOptions {
+  readonly service: string
+  readonly clock: Clock
+  readonly limits: SupervisorLimits
+  readonly host: SupervisorHost
+  /** A new instance, state loaded; its events come back through `onTransition`, `onHealth` and `onSilent`. */
+  readonly make: (bundle: VerifiedBundle, config: unknown) => Instance
+  readonly watch: (transition?: Transition) => void
+  readonly provisionalFailure: (reason: string) => void
+  readonly methodsChanged: () => void
+}
+
+export class Slots {
+  current: Instance
+  candidate: Instance | undefined
+  previous: Instance | undefined
+  state: SwapState = 'idle'
+  /** Installed and not committed: a revert leaves nothing. */
+  uncommitted = true
+  readonly #options: SlotsOptions
+  readonly #queue: HoldQueue
+  readonly #history: Transition[] = []
+  readonly #parked = new Set<Call>()
+  #holding = false
+  #heldSinceMs = 0
+  #cancelHoldTimer = () => {}
+  #failureTold = false
+  #plan: HandOverPlan = { schema: undefined, ownSchema: undefined }
+  /** What the current handed over; and the same in a format that it reads itself. */
+  #handed: Snapshot | undefined
+  #own: Snapshot | undefined
+  #epoch = 0
+  #settle: { resolve: (report: SwapReport) => void; reject: (error: Error) => void } | undefined
+  #reason = ''
+
+  constructor(options: SlotsOptions, bundle: VerifiedBundle, config: unknown) {
+    this.#options = options
+    this.#queue = new HoldQueue(options.limits, options.clock)
+    this.current = options.make(bundle, config)
+  }
+
+  get provisional(): boolean {
+    return this.uncommitted || this.state === 'provisional'
+  }
+
+  status(): RunningService {
+    const { current } = this
+    const { manifest, manifestSha256 } = current.bundle
+    return {
+      service: manifest.name,
+      version: manifest.version,
+      previousVersion: this.previous?.version ?? '',
+      state: current.state,
+      health: current.health,
+      manifest,
+      manifestSha256,
+      starts: current.starts,
+      history: [...this.#history],
+    }
+  }
+
+  // Operations. One at a time; supervisor.ts sees to it.
+
+  /** @throws SWAP_ROLLED_BACK */
+  async install(): Promise<void> {
+    try {
+      await this.current.prepare()
+      await this.current.serve()
+    } catch (error) {
+      void this.current.stop(messageOf(error))
+      throw rolledBack(error)
+    }
+  }
+
+  /** @throws SWAP_ROLLED_BACK, SWAP_IN_PROGRESS */
+  async swap(bundle: VerifiedBundle, config: unknown): Promise<SwapReport> {
+    if (this.uncommitted || this.state !== 'idle') throw new OffboxError('SWAP_IN_PROGRESS', 'a change of this service is not settled yet')
+    const plan = planHandOver(this.current.bundle.manifest, bundle.manifest)
+    if (!plan) throw new OffboxError('SWAP_ROLLED_BACK', `version ${bundle.manifest.version} reads no state that ${this.current.version} writes and reads`)
+    this.#plan = plan
+    this.#handed = this.#own = undefined
+    return await this.#operate('swap', () => {
+      this.candidate = this.#options.make(bundle, config)
+    })
+  }
+
+  async commit(): Promise<void> {
+    this.uncommitted = false
+    await this.#operate('commit')
+    this.current.keepRunning()
+  }
+
+  async revert(reason: string): Promise<void> {
+    this.#reason = reason
+    await this.#operate('revert')
+  }
+
+  /** Ends everything; resolves when the threads are gone. */
+  async close(reason: string): Promise<void> {
+    this.#epoch++
+    this.#cancelHoldTimer()
+    for (const call of [...this.#queue.takeAll(), ...this.#parked]) call.fail('SERVICE_DOWN', reason)
+    this.#settle?.reject(new OffboxError('SWAP_ROLLED_BACK', reason))
+    const instances = [this.candidate, this.current, this.previous].filter((one) => one !== undefined)
+    await Promise.all(instances.map((one) => one.stop(reason)))
+  }
+
+  // Calls.
+
+  /** Opens a call on what serves, or holds it, or ends it. */
+  deliver(call: Call): void {
+    try {
+      if (this.#holding) this.#queue.add(call)
+      else if (this.current.alive) this.#open(call)
+      else if (this.#mayComeBack()) this.#queue.add(call, () => call.fail('SERVICE_DOWN', `the service did not come back in time (${this.current.state})`))
+      else call.fail('SERVICE_DOWN', `the service is ${this.current.state}`)
+    } catch (error) {
+      call.fail('LIMIT_REACHED', messageOf(error))
+    }
+    if (this.#holding && this.#queue.full) this.#dispatch('overBudget', `${this.#queue.size} calls were held`)
+  }
+
+  dropped(call: Call): void {
+    this.#queue.remove(call)
+    this.#parked.delete(call)
+  }
+
+  #mayComeBack(): boolean {
+    return (
+      this.provisional || this.current.state === 'starting' || this.current.state === 'backoff' || (this.current.restarts && this.current.state === 'ready')
+    )
+  }
+
+  #open(call: Call): void {
+    const method = this.current.bundle.manifest.methods.find((one) => one.path === call.method.path)
+    if (method?.kind === call.method.kind) call.openOn(this.current)
+    else call.fail('METHOD_NOT_FOUND', `version ${this.current.version} does not serve ${call.method.path}`)
+  }
+
+  /** A stream that was taken off its worker goes on where the method is resumable, in the version that now serves. */
+  #reopen(call: Call): void {
+    const serves = (one: ManifestMethod) => one.path === call.method.path && one.resumable === true
+    if (call.ended) return
+    if (call.carried || !this.current.bundle.manifest.methods.some(serves))
+      call.fail('SWAP_IN_PROGRESS', 'the version that now serves does not resume this stream')
+    else this.deliver(call)
+  }
+
+  // Events of the instances.
+
+  onTransition(instance: Instance, transition: Transition): void {
+    this.#history.push(transition)
+    if (this.#history.length > HISTORY_MAX) this.#history.shift()
+    this.#options.watch(transition)
+    if (instance !== this.current || this.#holding) return
+    if (transition.to === 'ready') this.#release()
+    if (transition.to === 'failed' && !this.provisional) for (const call of this.#queue.takeAll()) call.fail('SERVICE_DOWN', 'the service crashed too often')
+    if ((transition.to === 'failed' || transition.to === 'backoff') && this.#servedBefore(transition)) this.#tellFailure(transition.reason)
+  }
+
+  onHealth(instance: Instance): void {
+    if (instance !== this.current) return
+    this.#options.watch()
+    if (instance.health?.status === 'unhealthy') this.#tellFailure(`unhealthy: ${instance.health.reason ?? 'no reason given'}`)
+  }
+
+  onSilent(instance: Instance): void {
+    if (instance !== this.current) return
+    if (this.provisional) this.#tellFailure('it does not answer its heartbeat')
+    else instance.kill('it does not answer its heartbeat')
+  }
+
+  /** A first start that fails is `install`'s or `swap`'s own error. */
+  #servedBefore(transition: Transition): boolean {
+    return transition.from !== 'starting' || this.current.starts > 1
+  }
+
+  #tellFailure(reason: string): void {
+    if (!this.provisional || this.#failureTold) return
+    this.#failureTold = true
+    this.#options.provisionalFailure(reason)
+  }
+
+  // The swap table at work.
+
+  async #operate(event: SwapEvent, before = () => {}): Promise<SwapReport> {
+    if (swapCell(this.state, event) === 'REFUSE') throw new OffboxError('SWAP_IN_PROGRESS', `the service is ${this.state}`)
+    this.#epoch++
+    before()
+    return await new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject }
+      this.#dispatch(event, '')
+    })
+  }
+
+  #dispatch(event: SwapEvent, reason: string): void {
+    const move = swapCell(this.state, event)
+    if (move === 'IGNORE') return
+    if (move === 'REFUSE' || move === 'NEVER') throw new Error(`swap: ${event} in state ${this.state}`)
+    if (event === 'failed' || event === 'overBudget') this.#reason = reason
+    this.state = move.to
+    for (const effect of move.effects) this.#effects[effect]()
+  }
+
+  /** Runs `work` and reports its end as an event, unless another operation has begun or the swap was abandoned meanwhile. */
+  #then(work: Promise<unknown>, event: SwapEvent, during = this.state): void {
+    const epoch = this.#epoch
+    const report = (what: SwapEvent, reason: string) => {
+      if (epoch === this.#epoch && this.state === during) this.#dispatch(what, reason)
+    }
+    work.then(
+      () => report(event, ''),
+      (error) => report('failed', messageOf(error)),
+    )
+  }
+
+  readonly #effects: Record<SwapEffect, () => void> = {
+    prepareCandidate: () => this.#then(this.#needCandidate().prepare(), 'prepared'),
+    hold: () => this.#hold(),
+    drain: () => this.#then(this.#drain(), 'drained'),
+    handOver: () => this.#then(this.#handOver(), 'handedOver'),
+    startCandidate: () => this.#then(this.#needCandidate().serve(this.#handed), 'ready'),
+    discardCandidate: () => {
+      this.#discard(this.candidate, this.#reason)
+      this.candidate = undefined
+    },
+    resumeCurrent: () => this.#then(this.#resumeCurrent(), 'restored'),
+    flip: () => {
+      this.previous = this.current
+      this.previous.restarts = false
+      this.current = this.#needCandidate()
+      this.candidate = undefined
+      this.#failureTold = false
+      this.#options.methodsChanged()
+    },
+    suspendPrevious: () => void this.previous?.suspend(),
+    endPrevious: () => {
+      this.#discard(this.previous, 'the version that followed is confirmed')
+      this.previous = this.#handed = this.#own = undefined
+    },
+    takeBack: () => this.#then(this.#takeBack(), 'handedOver'),
+    resumePrevious: () => this.#then(this.#resumePrevious(), 'restored'),
+    flipBack: () => {
+      const reverted = this.current
+      if (this.previous) this.current = this.previous
+      this.previous = this.#handed = this.#own = undefined
+      this.current.keepRunning()
+      this.#discard(reverted, this.#reason)
+      this.#options.methodsChanged()
+    },
+    release: () => this.#release(),
+    succeed: () => this.#settle?.resolve({ heldMs: this.#heldMs, heldCalls: this.#queue.heldCount }),
+    fail: () => this.#settle?.reject(new OffboxError('SWAP_ROLLED_BACK', this.#reason)),
+  }
+
+  #heldMs = 0
+
+  #hold(): void {
+    this.#holding = true
+    this.#queue.heldCount = 0
+    this.#heldSinceMs = this.#options.clock.monotonicMs()
+    this.#armHoldTimer()
+  }
+
+  #armHoldTimer(): void {
+    const { holdTimeoutMs } = this.#options.limits
+    this.#cancelHoldTimer = patiently(this.#options.clock, holdTimeoutMs, () => {
+      const givingUp = this.state === 'restoring' || this.state === 'reverting' || this.state === 'returning'
+      if (givingUp) for (const call of this.#queue.takeAll()) call.fail('SERVICE_DOWN', `the service is ${this.state}`)
+      this.#dispatch('overBudget', `calls were held for ${holdTimeoutMs} ms`)
+      if (this.#holding) this.#armHoldTimer()
+    })
+  }
+
+  #release(): void {
+    this.#cancelHoldTimer()
+    if (this.#holding) this.#heldMs = this.#options.clock.monotonicMs() - this.#heldSinceMs
+    this.#holding = false
+    const parked = [...this.#parked]
+    this.#parked.clear()
+    for (const call of this.#queue.takeAll()) this.deliver(call)
+    for (const call of parked) this.#reopen(call)
+  }
+
+  async #drain(): Promise<void> {
+    if (!this.current.alive) return
+    const { quiesceTimeoutMs } = this.#options.limits
+    if (!(await this.current.idle(quiesceTimeoutMs))) throw new Error(`calls under way did not finish within ${quiesceTimeoutMs} ms`)
+  }
+
+  async #handOver(): Promise<void> {
+    if (!this.current.alive) return
+    // From here on the way back is ours to arrange.
+    this.current.restarts = false
+    const { handed, own } = await handOver(this.current, this.#plan, this.#options.limits, this.#parked)
+    this.#handed = handed
+    this.#own = own
+  }
+
+  async #resumeCurrent(): Promise<void> {
+    const { current } = this
+    const { limits, service, host } = this.#options
+    // It was down when the swap began, and its own restarts go on.
+    if (current.restarts) return
+    if (!this.#own && this.#plan.ownSchema !== undefined && current.alive) {
+      // It overran its quiesce: its state is still in there.
+      this.#own = await current.snapshot(this.#plan.ownSchema, limits.revertTimeoutMs).catch((error) => {
+        host.log(service, 'error', 'state is lost: the version that served did not give it', { version: current.version, error: messageOf(error) })
+        return undefined
+      })
+    }
+    this.current = await this.#bringBack(current, [this.#own])
+    this.current.keepRunning()
+  }
+
+  async #takeBack(): Promise<void> {
+    const { host, service, limits } = this.#options
+    if (!this.previous) return
+    try {
+      this.#handed = (await takeBack(this.current, this.previous, limits, this.#parked)) ?? this.#own
+    } catch (error) {
+      host.log(service, 'warn', 'the version being reverted did not hand its state back', { version: this.current.version, error: messageOf(error) })
+      this.#handed = this.#own
+    }
+  }
+
+  async #resumePrevious(): Promise<void> {
+    if (this.previous) this.previous = await this.#bringBack(this.previous, [this.#handed, this.#own])
+  }
+
+  /** Starts `instance` again, in its warm worker or a new one, with the first of `states` it takes. */
+  async #bringBack(instance: Instance, states: readonly (Snapshot | undefined)[]): Promise<Instance> {
+    const { host, service } = this.#options
+    for (const state of new Set(states)) {
+      for (const one of instance.alive ? [instance, this.#again(instance)] : [this.#again(instance)]) {
+        try {
+          await one.resume(state)
+          return one
+        } catch (error) {
+          host.log(service, 'error', 'the version before did not come back', { version: one.version, error: messageOf(error) })
+          void one.stop(messageOf(error))
+        }
+      }
+    }
+    // Its restart policy goes on from here, without the state.
+    return this.#again(instance)
+  }
+
+  #again(instance: Instance): Instance {
+    return this.#options.make(instance.bundle, instance.config)
+  }
+
+  #discard(instance: Instance | undefined, reason: string): void {
+    if (!instance) return
+    instance.suspended = true
+    void instance.stop(reason)
+  }
+
+  #needCandidate(): Instance {
+    if (!this.candidate) throw new Error('swap: there is no candidate')
+    return this.candidate
+  }
+}
+
+function rolledBack(error: unknown): OffboxError {
+  return new OffboxError('SWAP_ROLLED_BACK', messageOf(error), { cause: error })
+}

@@ -1,0 +1,221 @@
+/** Runs the services of this device: finds the one a call is for, keeps operations on a service apart, and closes in order. */
+import { systemClock, type Clock } from '../../core/clock.ts'
+import { OffboxError } from '../../core/errors.ts'
+import type { ManifestMethod } from '../../core/manifest.ts'
+import { Call } from './calls.ts'
+import { Instance } from './instance.ts'
+import { SUPERVISOR_LIMITS, type SupervisorLimits } from './limits.ts'
+import { Slots } from './slots.ts'
+import type { CallHandle, ClientCall, RunningService, Supervisor, SupervisorHost, SwapReport, Transition, VerifiedBundle } from './types.ts'
+import { readHostText } from './host-text.ts'
+
+export interface SupervisorOptions {
+  readonly clock?: Clock
+  /** 0 to 1; default Math.random. */
+  readonly chance?: () => number
+  readonly limits?: Partial<SupervisorLimits>
+  /** Text of the worker's script; default: worker-host.js as built. */
+  readonly hostText?: string
+  /** Services of gRPC that the agent itself serves, e.g. "offbox.v1.Device". */
+  readonly reserved?: readonly string[]
+}
+
+const RESERVED = ['offbox.v1.Lifecycle', 'offbox.v1.Device']
+
+export function createSupervisor(host: SupervisorHost, options: SupervisorOptions = {}): Supervisor {
+  return new ServiceSupervisor(host, options)
+}
+
+type Listener = (event: { service: string; transition?: Transition; removed?: boolean }) => void
+
+class ServiceSupervisor implements Supervisor {
+  onProvisionalFailure: (service: string, reason: string) => void = () => {}
+  readonly #host: SupervisorHost
+  readonly #options: SupervisorOptions
+  readonly #clock: Clock
+  readonly #limits: SupervisorLimits
+  readonly #hostText: string
+  /** In order of start. */
+  readonly #services = new Map<string, Slots>()
+  readonly #byMethod = new Map<string, { slots: Slots; method: ManifestMethod }>()
+  readonly #listeners = new Set<Listener>()
+  readonly #busy = new Map<string, Promise<unknown>>()
+  #closed = false
+
+  constructor(host: SupervisorHost, options: SupervisorOptions) {
+    this.#host = host
+    this.#options = options
+    this.#clock = options.clock ?? systemClock
+    this.#limits = { ...SUPERVISOR_LIMITS, ...options.limits }
+    this.#hostText = options.hostText ?? readHostText()
+  }
+
+  async install(bundle: VerifiedBundle, config: unknown): Promise<SwapReport> {
+    const { name, version } = bundle.manifest
+    return await this.#exclusively(name, async () => {
+      if (this.#services.has(name)) throw new OffboxError('SERVICE_EXISTS', `${name} runs already`)
+      this.#checkMethods(bundle)
+      const slots = this.#makeSlots(bundle, config)
+      this.#services.set(name, slots)
+      try {
+        await slots.install()
+      } catch (error) {
+        this.#forget(name, slots)
+        this.#host.log(name, 'warn', 'the service did not start', { version, error: String(error) })
+        throw error
+      }
+      this.#methodsChanged()
+      return { heldMs: 0, heldCalls: 0 }
+    })
+  }
+
+  async swap(bundle: VerifiedBundle, config: unknown): Promise<SwapReport> {
+    const { name } = bundle.manifest
+    return await this.#exclusively(name, async () => {
+      const slots = this.#services.get(name)
+      if (!slots) throw new OffboxError('SERVICE_NOT_FOUND', `${name} does not run here`)
+      this.#checkMethods(bundle)
+      return await slots.swap(bundle, config)
+    })
+  }
+
+  async commit(service: string): Promise<void> {
+    await this.#exclusively(service, async () => await this.#services.get(service)?.commit())
+  }
+
+  async revert(service: string, reason: string): Promise<void> {
+    await this.#exclusively(service, async () => {
+      const slots = this.#services.get(service)
+      if (slots?.uncommitted) await this.#stop(service, slots, reason)
+      else await slots?.revert(reason)
+    })
+  }
+
+  async remove(service: string): Promise<void> {
+    await this.#exclusively(service, async () => {
+      const slots = this.#services.get(service)
+      if (slots) await this.#stop(service, slots, 'the service was removed')
+    })
+  }
+
+  /** Does not wait for operations under way: it ends them. */
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const [service, slots] of [...this.#services].reverse()) await this.#stop(service, slots, 'the agent is stopping')
+  }
+
+  list(): RunningService[] {
+    return [...this.#services.values()].map((slots) => slots.status()).sort((a, b) => (a.service < b.service ? -1 : 1))
+  }
+
+  get(service: string): RunningService | undefined {
+    return this.#services.get(service)?.status()
+  }
+
+  watch(listener: Listener): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  call(client: ClientCall): CallHandle {
+    const found = this.#byMethod.get(client.method)
+    if (!found || found.method.kind !== client.kind) throw new OffboxError('METHOD_NOT_FOUND', `nothing here serves ${client.method}`)
+    const call = new Call(client, found.method, found.slots)
+    if (!call.takesOne) found.slots.deliver(call)
+    return call
+  }
+
+  methods(): { path: string; kind: ManifestMethod['kind']; service: string }[] {
+    return [...this.#byMethod].map(([path, { slots, method }]) => ({ path, kind: method.kind, service: slots.current.bundle.manifest.name }))
+  }
+
+  #makeSlots(bundle: VerifiedBundle, config: unknown): Slots {
+    const service = bundle.manifest.name
+    const make = (bundle: VerifiedBundle, config: unknown) =>
+      new Instance({
+        bundle,
+        config,
+        host: this.#host,
+        hostText: this.#hostText,
+        clock: this.#clock,
+        chance: this.#options.chance ?? Math.random,
+        limits: this.#limits,
+        on: {
+          transition: (instance, transition) => slots.onTransition(instance, transition),
+          health: (instance) => slots.onHealth(instance),
+          silent: (instance) => slots.onSilent(instance),
+        },
+      })
+    const slots: Slots = new Slots(
+      {
+        service,
+        clock: this.#clock,
+        limits: this.#limits,
+        host: this.#host,
+        make,
+        watch: (transition) => this.#tell(transition ? { service, transition } : { service }),
+        provisionalFailure: (reason) => this.onProvisionalFailure(service, reason),
+        methodsChanged: () => this.#methodsChanged(),
+      },
+      bundle,
+      config,
+    )
+    return slots
+  }
+
+  /** @throws METHOD_CONFLICT */
+  #checkMethods(bundle: VerifiedBundle): void {
+    const reserved = this.#options.reserved ?? RESERVED
+    for (const { path } of bundle.manifest.methods) {
+      const other = [...this.#services].find(([name, slots]) => name !== bundle.manifest.name && serves(slots, path))
+      if (other) throw new OffboxError('METHOD_CONFLICT', `${other[0]} serves ${path} already`)
+      if (reserved.includes(path.split('/')[1] ?? '')) throw new OffboxError('METHOD_CONFLICT', `the agent itself serves ${path}`)
+    }
+  }
+
+  async #stop(service: string, slots: Slots, reason: string): Promise<void> {
+    this.#forget(service, slots)
+    await slots.close(reason)
+  }
+
+  #forget(service: string, slots: Slots): void {
+    if (this.#services.get(service) !== slots) return
+    this.#services.delete(service)
+    this.#methodsChanged()
+    this.#tell({ service, removed: true })
+  }
+
+  #methodsChanged(): void {
+    this.#byMethod.clear()
+    for (const slots of this.#services.values()) {
+      if (slots.current.starts === 0) continue
+      for (const method of slots.current.bundle.manifest.methods) this.#byMethod.set(method.path, { slots, method })
+    }
+    this.#host.methodsChanged()
+  }
+
+  #tell(event: Parameters<Listener>[0]): void {
+    for (const listener of this.#listeners) listener(event)
+  }
+
+  /** Operations on one service follow one another. @throws STATE_REFUSED while the agent is stopping */
+  async #exclusively<T>(service: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#busy.get(service) ?? Promise.resolve()
+    const after = before.then(async () => {
+      if (this.#closed) throw new OffboxError('STATE_REFUSED', 'the agent is stopping')
+      return await work()
+    })
+    const settled = after.catch(() => {})
+    this.#busy.set(service, settled)
+    try {
+      return await after
+    } finally {
+      if (this.#busy.get(service) === settled) this.#busy.delete(service)
+    }
+  }
+}
+
+/** Also what a version under way or kept warm declares: it may come to serve. */
+function serves(slots: Slots, path: string): boolean {
+  return [slots.current, slots.candidate, slots.previous].some((one) => one?.bundle.manifest.methods.some((method) => method.path === path))
+}
