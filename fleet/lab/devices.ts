@@ -29,7 +29,9 @@ export interface LabMachine {
 
 export interface DevicesInput {
   readonly devices: readonly LabDevice[]
-  readonly boot: 'pxe' | 'local'
+  /** The first so many are virtual machines. */
+  readonly virtual: number
+  /** Required when any is. */
   readonly accelerator: Accelerator | null
   readonly home: Home
   readonly network: LabNetwork
@@ -43,10 +45,14 @@ export interface DevicesInput {
 
 /** Plugs the machines in; they are off. */
 export async function createDevices(input: DevicesInput): Promise<LabMachine[]> {
-  const { accelerator, devices, say } = input
-  if (accelerator) say(`${devices.length} virtual machines under ${accelerator.name.toUpperCase()} (${accelerator.why}), booting over the network`)
-  else say(`${devices.length} agents as processes in network namespaces`)
-  return await Promise.all(devices.map(async (device) => machine(device, accelerator ? await virtual(input, device, accelerator) : await local(input, device))))
+  const { accelerator, devices, virtual, say } = input
+  if (accelerator) say(`${virtual} virtual machines under ${accelerator.name.toUpperCase()} (${accelerator.why}), booting over the network`)
+  if (virtual < devices.length) say(`${devices.length - virtual} agents as processes in network namespaces`)
+  return await Promise.all(
+    devices.map(async (device, index) =>
+      machine(device, accelerator && index < virtual ? await virtualMachine(input, device, accelerator) : await local(input, device)),
+    ),
+  )
 }
 
 type Switched = Pick<Vm, 'console' | 'poweredOnAtMs' | 'powerOn' | 'powerOff' | 'close'>
@@ -67,7 +73,7 @@ function machine(device: LabDevice, what: Switched): LabMachine {
   }
 }
 
-async function virtual({ home, network, signal, log }: DevicesInput, device: LabDevice, accelerator: Accelerator): Promise<Switched> {
+async function virtualMachine({ home, network, signal, log }: DevicesInput, device: LabDevice, accelerator: Accelerator): Promise<Switched> {
   const consoleFile = join(home.path, `lab/${device.id}.console`)
   return await createVm({ name: device.id, network, port: device.port, serial: device.serial, accelerator, consoleFile, signal, log })
 }

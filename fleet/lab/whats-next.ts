@@ -3,7 +3,7 @@ import { relative } from 'node:path'
 import type { Home } from '../home/home.ts'
 import type { LabDevice } from './mesh.ts'
 
-export function whatToTryNext(input: { say: (text: string) => void; home: Home; boot: 'pxe' | 'local'; devices: readonly LabDevice[] }): void {
+export function whatToTryNext(input: { say: (text: string) => void; home: Home; devices: readonly LabDevice[] }): void {
   const { say, home, devices } = input
   const where = relative(process.cwd(), home.path) === '.offbox' ? '' : ` --home ${home.path}`
   const id = devices[0]?.id ?? 'sw1'

@@ -1,0 +1,90 @@
+/** DHCP for network boot: dnsmasq in the lab's namespace hands each registered MAC its address and points iPXE to the boot script. */
+import { existsSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { OffboxError } from '../../core/errors.ts'
+import { LAB_ADDRESS, type LabNetwork, type Port } from './network.ts'
+import { longRunning, type LabLog } from './process.ts'
+
+const START_TIMEOUT_MS = 10_000
+const LEASE = '12h'
+
+export interface DhcpOptions {
+  readonly network: LabNetwork
+  readonly ports: readonly Port[]
+  /** URL of the iPXE script. */
+  readonly bootUrl: string
+  /** For the lease file. */
+  readonly workDir: string
+  readonly signal?: AbortSignal
+  readonly log: LabLog
+}
+
+export interface DhcpServer {
+  close(): Promise<void>
+  /** Settles when dnsmasq is gone, with how; before `close` that is a failure of the lab. */
+  readonly exited: Promise<string>
+}
+
+/**
+ * Resolves when dnsmasq answers on the bridge.
+ * @throws SETUP_MISSING dnsmasq is missing or ends at once
+ */
+export async function serveDhcp(options: DhcpOptions): Promise<DhcpServer> {
+  const { network, ports, log } = options
+  options.signal?.throwIfAborted()
+  if (!existsSync('/usr/sbin/dnsmasq')) throw new OffboxError('SETUP_MISSING', 'dnsmasq is missing: apt-get install -y dnsmasq-base')
+  await mkdir(options.workDir, { recursive: true })
+  const args = [
+    '--keep-in-foreground',
+    '--conf-file=/dev/null',
+    '--log-facility=-',
+    '--log-dhcp',
+    '--port=0', // no DNS
+    '--interface=lan',
+    '--bind-interfaces',
+    '--no-ping', // addresses are fixed; probing them costs 3 s a boot
+    '--dhcp-authoritative',
+    // In a user namespace there is nobody else to become.
+    '--user=root',
+    '--group=root',
+    '--pid-file=',
+    `--dhcp-leasefile=${join(options.workDir, 'dnsmasq.leases')}`,
+    '--dhcp-range=10.77.0.0,static,255.255.255.0',
+    `--dhcp-option=option:router,${LAB_ADDRESS}`,
+    // Only an answer that carries a boot file ends iPXE's search for a better offer.
+    '--dhcp-match=set:ipxe,175',
+    `--dhcp-boot=tag:ipxe,${options.bootUrl}`,
+    ...ports.map((port) => `--dhcp-host=${port.mac},${port.address},${LEASE}`),
+  ]
+  const ready = Promise.withResolvers<void>()
+  let lastLine = ''
+  const server = await longRunning('/usr/sbin/dnsmasq', args, {
+    namespace: network.namespace,
+    onLine: (line) => {
+      lastLine = line
+      if (/DHCP, static leases only/.test(line)) ready.resolve()
+      if (/DHCP(ACK|NAK)|failed|cannot/.test(line)) log('dhcp', { line })
+    },
+  })
+  const refuse = (why: string) => ready.reject(new OffboxError('SETUP_MISSING', `dnsmasq ${why}: ${lastLine}`))
+  server.exited.then((how) => refuse(`ended with ${how}`))
+  const late = setTimeout(() => refuse('did not get ready'), START_TIMEOUT_MS)
+  const abort = () => void server.stop()
+  options.signal?.addEventListener('abort', abort, { once: true })
+  try {
+    await ready.promise
+  } catch (error) {
+    await server.stop()
+    throw error
+  } finally {
+    clearTimeout(late)
+  }
+  return {
+    exited: server.exited,
+    close: async () => {
+      options.signal?.removeEventListener('abort', abort)
+      await server.stop()
+    },
+  }
+}
