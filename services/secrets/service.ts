@@ -7,6 +7,8 @@ const confirmTimeoutMaxMs = 3_600_000
 const confirmTimeoutDefaultMs = 60_000
 const reasonCharsMax = 1024
 const chainPemBytesMax = 16 * 1024
+/** For the caller to send its next message; while it is awaited no other rotation can begin. */
+const stepTimeoutMs = 60_000
 
 export const create = (): Service<null> => new Secrets()
 
@@ -48,13 +50,13 @@ class Secrets implements Service<null> {
     this.#rotating = true
     try {
       const steps = requests[Symbol.asyncIterator]()
-      const { confirmTimeoutMs, reason } = beginOf(await steps.next())
+      const { confirmTimeoutMs, reason } = beginOf(await inTime(steps.next()))
       const keystore = this.#keystore()
       const { provisional, changeId: other } = await keystore.status()
       if (provisional) throw new OffboxError('SWAP_IN_PROGRESS', `change ${other} is not confirmed yet`)
       const { requestId, csrPem } = await keystore.request()
       yield { csrPem }
-      const chainPem = chainOf(await steps.next())
+      const chainPem = chainOf(await inTime(steps.next()))
       const { changeId, serial, notAfterMs } = await keystore.install({ requestId, chainPem, confirmTimeoutMs, reason, author: principal })
       this.#context().log('info', 'identity installed, waiting for its confirm', { changeId, serial, confirmTimeoutMs })
       yield { installed: { changeId, serial, notAfterMs } }
@@ -83,6 +85,18 @@ class Secrets implements Service<null> {
     const { keystore } = this.#context().capabilities
     if (!keystore) throw new OffboxError('CAPABILITY_DENIED', 'secrets needs the capability keystore')
     return keystore
+  }
+}
+
+async function inTime<T>(step: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new OffboxError('DEADLINE_PASSED', `the next message did not come within ${stepTimeoutMs} ms`)), stepTimeoutMs)
+  })
+  try {
+    return await Promise.race([step, late])
+  } finally {
+    clearTimeout(timer)
   }
 }
 
