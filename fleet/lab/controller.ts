@@ -13,6 +13,8 @@ import { longRunning } from './process.ts'
 
 const READY_TIMEOUT_MS = 60_000
 const WORDS_KEPT_MAX = 50
+/** Below the 256 KiB that the controller takes at once. */
+const CHUNK_BYTES = 128 * 1024
 const root = join(import.meta.dirname, '../..')
 
 export interface RunningController {
@@ -95,6 +97,14 @@ export class ControllerClient {
     })
     if (newest?.state === 'running' || newest?.state === 'aborting')
       await this.#rpc.unary(FleetMethods.AbortRollout, { rolloutId: newest.rolloutId, reason: 'the lab was started anew' }, { deadlineMs: 120_000 })
+  }
+
+  /** Puts a signed bundle into the registry. */
+  async putBundle(file: Uint8Array): Promise<void> {
+    const chunks = Array.from({ length: Math.ceil(file.length / CHUNK_BYTES) }, (_, index) => ({
+      chunk: file.subarray(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES),
+    }))
+    await this.#rpc.clientStream(FleetMethods.PutBundle, chunks)
   }
 
   /** Starts a rollout and yields it after every step until it has ended. */

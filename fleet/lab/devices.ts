@@ -23,6 +23,8 @@ export interface LabMachine {
   /** The end of its console, for a message that explains a failure. */
   lastWords(): string
   secondsSincePowerOn(): number
+  /** Seconds from power-on to the agent's `serving`, as its console shows it. @throws DEADLINE_PASSED */
+  secondsToServing(timeoutMs: number): Promise<number>
   /** Whether an enrolment at this wall time (Unix milliseconds) is of the present power-on. */
   enrolledSincePowerOn(enrolledAtMs: number): boolean
 }
@@ -59,15 +61,21 @@ type Switched = Pick<Vm, 'console' | 'poweredOnAtMs' | 'powerOn' | 'powerOff' | 
 
 function machine(device: LabDevice, what: Switched): LabMachine {
   let poweredOnWallMs = Number.POSITIVE_INFINITY
+  let firstLine = 0
   return {
     device,
     powerOn: () => {
       poweredOnWallMs = Date.now()
+      firstLine = what.console.count
       return what.powerOn()
     },
     powerOff: () => what.powerOff(),
     close: () => what.close(),
     lastWords: () => what.console.tail().join('\n'),
+    secondsToServing: async (timeoutMs) => {
+      await what.console.waitFor(/"msg":"serving"/, { timeoutMs, from: firstLine })
+      return (performance.now() - what.poweredOnAtMs) / 1000
+    },
     secondsSincePowerOn: () => (performance.now() - what.poweredOnAtMs) / 1000,
     enrolledSincePowerOn: (enrolledAtMs) => enrolledAtMs >= poweredOnWallMs,
   }

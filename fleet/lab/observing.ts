@@ -18,12 +18,15 @@ export interface RunningObserver {
   readonly last: Observation
   /** Resolves when an observation satisfies `enough` (true) or time is up (false). @throws when the client ends or `signal` aborts */
   until(enough: (seen: Observation) => boolean, timeoutMs: number, signal: AbortSignal): Promise<boolean>
+  /** The first observation that begins after this call. */
+  next(signal: AbortSignal): Promise<Observation>
   /** Has it finish its calls; answers its last observation. Safe to call twice. */
   stop(): Promise<Observation>
 }
 
 export async function startObserver(input: { home: Home; namespace: string; devices: readonly LabDevice[] }): Promise<RunningObserver> {
   let last: Observation | null = null
+  let count = 0
   let gone = ''
   const words: string[] = []
   const targets = input.devices.map((one) => `${one.id}=${one.port.address}:${API_PORT}`)
@@ -31,8 +34,9 @@ export async function startObserver(input: { home: Home; namespace: string; devi
     namespace: input.namespace,
     cwd: root,
     onLine: (line, from) => {
-      if (from === 'stdout') last = JSON.parse(line)
-      else words.push(line)
+      if (from === 'stderr') return void words.push(line)
+      last = JSON.parse(line)
+      count++
     },
   })
   client.exited.then((how) => (gone = how))
@@ -53,6 +57,12 @@ export async function startObserver(input: { home: Home; namespace: string; devi
       return newest()
     },
     until,
+    next: async (signal) => {
+      // The one under way may have looked before the call; the one after it has not.
+      const after = count + 2
+      await until(() => count >= after, FIRST_LOOK_TIMEOUT_MS, signal)
+      return newest()
+    },
     stop: async () => {
       if (gone) return newest()
       process.kill(client.pid, 'SIGTERM')

@@ -1,0 +1,63 @@
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync, mkdirSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { noLab } from './lab-under-test.ts'
+
+const root = join(import.meta.dirname, '../..')
+
+function lab(home: string, args: string[]) {
+  const child = spawn(process.execPath, ['fleet/lab/lab.ts', '--home', home, ...args], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+  let stdout = ''
+  let stderr = ''
+  child.stdout.on('data', (chunk) => (stdout += chunk))
+  child.stderr.on('data', (chunk) => (stderr += chunk))
+  const ended = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve) =>
+    child.on('close', (code) => resolve({ code, stdout, stderr })),
+  )
+  return { child, ended, said: () => stdout }
+}
+
+t.test('npm start -- --local --once rolls a new version across a lab without a failed call', { skip: noLab('local'), timeout: 280_000 }, async (t) => {
+  const home = mkdtempSync(join(tmpdir(), 'offbox-start-'))
+  t.teardown(() => rmSync(home, { recursive: true, force: true }))
+  const first = lab(home, ['--local', '--once', '--json', '--devices', '3'])
+  while (!first.said().includes('network namespace') && first.child.exitCode === null) await new Promise((resolve) => setTimeout(resolve, 50))
+  const second = await lab(home, ['--local', '--once']).ended
+  t.equal(second.code, 1, 'a second start while one runs is refused')
+  t.match(second.stderr, /^HOME_IN_USE: .*process id \d+/)
+  const { code, stdout, stderr } = await first.ended
+  if (!t.equal(code, 0, 'and the first one goes on undisturbed')) t.comment(`${stdout}\n${stderr}`)
+  const figures = JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
+  t.match(figures, { boot: 'local', devices: 3, services: 3, upgraded: 3, failedCalls: 0, duplicates: 0, bgpSessionEnds: 6 })
+  t.ok(figures.calls > 300, `${figures.calls} calls`)
+  t.ok(figures.routesLearned >= 6, `${figures.routesLearned} routes learned`)
+  for (const [id, versions] of Object.entries<Record<string, number>>(figures.callsByVersion)) {
+    t.ok((versions['1.0.0'] ?? 0) > 0 && (versions['1.1.0'] ?? 0) > 0, `${id} answered from both versions`)
+  }
+})
+
+t.test('a malformed offbox.yaml is refused with its line and column, before anything is made', { skip: noLab('local') }, async (t) => {
+  const home = mkdtempSync(join(tmpdir(), 'offbox-start-'))
+  t.teardown(() => rmSync(home, { recursive: true, force: true }))
+  mkdirSync(home, { recursive: true })
+  writeFileSync(join(home, 'offbox.yaml'), 'fleet: lab\ncontroller:\n  apiPort: many\n')
+  const { code, stderr } = await lab(home, ['--local', '--once']).ended
+  t.equal(code, 1)
+  t.match(stderr, /CONFIG_INVALID: .*offbox\.yaml:3:12/)
+})
+
+t.test('an option that does not exist, or a count out of range, is refused with where to look', async (t) => {
+  const home = mkdtempSync(join(tmpdir(), 'offbox-start-'))
+  t.teardown(() => rmSync(home, { recursive: true, force: true }))
+  for (const args of [
+    ['--device', '3'],
+    ['--devices', '0'],
+    ['--devices', 'three'],
+  ]) {
+    const { code, stderr } = await lab(home, args).ended
+    t.equal(code, 2, args.join(' '))
+    t.match(stderr, /^ARGUMENT_INVALID: .*/)
+  }
+})
