@@ -3,13 +3,14 @@ import { join } from 'node:path'
 import * as grpc from '@grpc/grpc-js'
 import t from 'tap'
 import { ERRORS } from '../../core/errors.ts'
-import { errorsPage } from '../../docs/generate.ts'
+import { errorsPage, lifecyclePage } from '../../docs/generate.ts'
 import { root, sources } from './sources.ts'
 
 const read = (file: string) => readFileSync(join(root, file), 'utf8')
 
-t.test('docs/errors.md is what the table says', async (t) => {
+t.test('the generated pages are what the tables say', async (t) => {
   t.equal(read('docs/errors.md'), errorsPage(), 'run: npm run docs')
+  t.equal(read('docs/lifecycle.md'), lifecyclePage(), 'run: npm run docs')
 })
 
 t.test('every code has a status that gRPC knows', async (t) => {
