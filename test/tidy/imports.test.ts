@@ -40,7 +40,7 @@ t.test('every import obeys the table of who may import whom', async (t) => {
       .sort((a, b) => b.length - a.length)[0]
     if (!rule) continue
     for (const [index, line] of readFileSync(join(root, file), 'utf8').split('\n').entries()) {
-      const target = /(?:from|import)\s*\(?\s*'(\.[^']+)'/.exec(line)?.[1]
+      const target = /^\s*(?:import|export|\})[^'"]*'(\.[^']+)'|import\('(\.[^']+)'\)/.exec(line)?.slice(1).find(Boolean)
       if (!target) continue
       const path = normalize(join(dirname(file), target))
       if (!RULES[rule]?.some((allowed) => inside(path, allowed)))
