@@ -57,7 +57,7 @@ export function parseConfig(text: string): AgentConfig {
     return value
   }
   const port = (value: unknown, name: string): number => {
-    if (!Number.isInteger(value) || (value as number) < 0 || (value as number) > 65_535) throw refuse(`"${name}" must be a port`)
+    if (!Number.isInteger(value) || (value as number) < 1 || (value as number) > 65_535) throw refuse(`"${name}" must be a port, 1 to 65535`)
     return value as number
   }
   const path = (name: string, fallback?: string): string => {

@@ -71,3 +71,5 @@ export const serviceRetryMsMin = 1_000
 export const serviceRetryMsMax = 60_000
 /** A local agent's network card may appear after the agent. */
 export const networkWaitMsMax = 30_000
+/** Stored services get this long to start before the API is opened without them. */
+export const servicesWaitMs = 5_000

@@ -46,10 +46,7 @@ export async function enrol(options: EnrolOptions, signal: AbortSignal, keyPem?:
       const pauseMs = Math.round(retryMs * (0.5 + chance()))
       const { code, message } = error instanceof OffboxError ? error : { code: 'CONTROLLER_UNREACHABLE', message: messageOf(error) }
       log.warn({ attempt, code, error: message, pauseMs }, 'enrolment failed; trying again')
-      await new Promise<void>((resolve) => {
-        const cancel = clock.after(pauseMs, resolve)
-        signal.addEventListener('abort', () => (cancel(), resolve()), { once: true })
-      })
+      await pause(clock, pauseMs, signal)
       retryMs = Math.min(retryMs * 2, enrolRetryMsMax)
     }
   }
@@ -93,4 +90,17 @@ async function call({ controller, anchors }: EnrolOptions, request: EnrolRequest
 function asError(error: ServiceError | null): OffboxError {
   const code = error?.metadata?.get(ERROR_TRAILER)[0]
   return new OffboxError(isErrorCode(code) ? code : 'CONTROLLER_UNREACHABLE', error?.details || messageOf(error), { cause: error })
+}
+
+async function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = () => {
+      cancel()
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    const cancel = clock.after(delayMs, done)
+    signal.addEventListener('abort', done)
+    if (signal.aborted) done()
+  })
 }

@@ -1,0 +1,170 @@
+/** The composition root: reads the configuration, builds the parts, wires them, and takes them down again. No decisions. */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { parseAnchors } from '../core/anchors.ts'
+import { systemClock as clock } from '../core/clock.ts'
+import { codeOf, messageOf } from '../core/errors.ts'
+import { CAPABILITIES } from '../core/manifest.ts'
+import { Audit } from './api/audit.ts'
+import { isOwnMethod } from './api/authorize.ts'
+import { serveDevice } from './api/device.ts'
+import { createFront, type Front } from './api/front.ts'
+import { Gate } from './api/gate.ts'
+import { serveLifecycle } from './api/lifecycle.ts'
+import { attachRoutes } from './api/route.ts'
+import { Serve } from './api/serve.ts'
+import { toStatus } from './api/status.ts'
+import type { Identity } from './boot/identity.ts'
+import { IdentityStore } from './boot/identity.ts'
+import { takeLock } from './boot/lock.ts'
+import { Membership } from './boot/membership.ts'
+import { readStartFacts, uptimeMsOf } from './boot/start-facts.ts'
+import { Engine } from './change/engine.ts'
+import { Journal } from './change/journal.ts'
+import { ServiceChanges } from './change/service-changes.ts'
+import { type AgentConfig, readConfig } from './config.ts'
+import { createDrivers } from './drivers/drivers.ts'
+import { servicesWaitMs } from './limits.ts'
+import { createLog } from './log.ts'
+import { AtomicFiles } from './store/atomic.ts'
+import { nodeFileSystem } from './store/file-system.ts'
+import { createSupervisor } from './supervisor/supervisor.ts'
+import { FloorStore } from './trust/floors.ts'
+import { BundleStore } from './trust/store.ts'
+import { verifyBundle } from './trust/verify.ts'
+
+/** Starts everything; resolves, once it serves, with the way to stop. What is already up when a step fails is undone. */
+async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void> {
+  const { stateDir, runDir, boot } = config
+  const { log, ring } = createLog(config.logLevel)
+  const files = new AtomicFiles()
+  for (const directory of [stateDir, runDir]) await nodeFileSystem.makeDirectory(directory)
+  undo.push(await takeLock(stateDir))
+  for (const directory of [stateDir, runDir]) await files.sweep(directory)
+  const anchors = parseAnchors(await readFile(config.anchorsFile, 'utf8'))
+  const facts = { ...(await readStartFacts(files, runDir, boot)), fleet: anchors.fleet }
+  const uptimeMs = () => uptimeMsOf(boot)
+  log.info({ ...facts, serial: config.serial, mac: config.mac, boot, agentVersion: config.agentVersion }, 'agent starts')
+
+  const floors = new FloorStore(files, stateDir, anchors.bundleKeys)
+  await floors.load().catch((error) => log.error({ err: error }, 'the stored floors cannot be used; the controller has to send them again'))
+  const bundles = new BundleStore(files, stateDir, anchors.bundleKeys)
+  const audit = new Audit({ path: join(stateDir, 'audit.log'), clock, log, show: (record) => log.info({ audit: true, ...record }, 'audit') })
+  undo.push(async () => await audit.close())
+  const journal = new Journal(files, join(stateDir, 'changes'), (fields, message) => log.error(fields, message))
+  const engine = new Engine({
+    journal,
+    clock,
+    log,
+    audit: async ({ id, kind, service, from, to, author, reason }) =>
+      await audit.intent({ principal: author, method: `change/${kind}`, decision: 'intent', change: id, service, from, to, reason }),
+  })
+  undo.push(() => engine.close())
+
+  // The front comes last and the drivers need it first: until it is there, there is nothing to rotate.
+  let front: Front | undefined
+  let serving: Identity | undefined
+  const identities = new IdentityStore(files, stateDir)
+  const rotate = (identity: Pick<Identity, 'keyPem' | 'chainPem'>) => {
+    front?.rotate(identity)
+    if (serving) serving = { ...serving, keyPem: identity.keyPem, chainPem: identity.chainPem }
+  }
+  const drivers = createDrivers({ config, files, identities, anchors, changes: engine, front: { rotate }, clock, log })
+  undo.push(async () => await drivers.close())
+  let routes: { update(): void } | undefined
+  const supervisor = createSupervisor(
+    {
+      capability: async (service, capability, operation, input) => await drivers.call(service, capability, operation, input),
+      log: (service, level, message, fields) => log[level]({ ...fields, origin: 'service', service }, message),
+      methodsChanged: () => routes?.update(),
+    },
+    { clock },
+  )
+  undo.push(async () => await supervisor.close())
+  const services = new ServiceChanges({
+    engine,
+    supervisor,
+    bundles,
+    floors,
+    verify: (file) => verifyBundle(file, anchors.bundleKeys),
+    granted: new Set(CAPABILITIES),
+    isOwnMethod,
+    forgetState: async (service) => await drivers.forget(service),
+    clock,
+    log,
+  })
+  undo.push(() => services.close())
+  await drivers.start()
+  await engine.recover()
+
+  // A service that is slow to start must not keep the device from being reached.
+  const started = services.startActive()
+  const enough = new Promise<void>((resolve) => undo.push(clock.after(servicesWaitMs, resolve)))
+  const { address, port, serial, mac, agentVersion, imageSha256 } = config
+  const enrolFacts = { serial, mac, address, port, bootId: facts.bootId, boot, agentVersion }
+  const adopt = async (identity: Identity) => await drivers.adoptIdentity(identity)
+  const membership = new Membership({ controller: config.controller, anchors, facts: enrolFacts, uptimeMs, clock, log, identities, floors, adopt })
+  undo.push(() => membership.close())
+  const { identity, enrolled } = await membership.identity()
+  serving = identity
+  await Promise.race([started, enough])
+
+  front = createFront({ address, port, fleet: anchors.fleet, caPem: anchors.caPem, identity, clock, log })
+  const gate = new Gate(front, audit, clock)
+  const serve = new Serve({ server: front.server, gate, audit, log })
+  serveLifecycle(serve, { engine, services, supervisor, floors, clock })
+  serveDevice(serve, {
+    facts: { ...facts, serial, mac, address, boot, agentVersion, imageSha256 },
+    identity: () => serving ?? identity,
+    floors,
+    ring,
+    clock,
+    uptimeMs,
+    reboot: boot === 'pxe' ? () => process.kill(1, 'SIGTERM') : null,
+    log,
+  })
+  routes = attachRoutes(front.server, supervisor, {
+    admit: (call, path) => gate.admit(call, path),
+    finished: (admitted, status) => gate.finished(admitted, status),
+    toStatus: (error) => toStatus(error, log),
+  })
+  await front.listen()
+  undo.push(async () => await front?.close())
+  // What enrolment stored goes through the keystore, which serves it from now on.
+  if (enrolled) await drivers.adoptIdentity(identity)
+  log.info({ deviceId: identity.deviceId, address, port, sinceStartMs: Math.round(process.uptime() * 1000), uptimeMs: Math.round(uptimeMs()) }, 'serving')
+  membership.keep(enrolled)
+}
+
+const EXIT_FAILED = 1
+
+/** In reverse order of start; one part that fails to end does not keep the others from it. */
+async function stop(undo: (() => unknown)[]): Promise<void> {
+  for (const end of undo.reverse()) {
+    try {
+      await end()
+    } catch (error) {
+      process.stderr.write(`offbox agent: stopping: ${codeOf(error)}: ${messageOf(error)}\n`)
+    }
+  }
+}
+
+const undo: (() => unknown)[] = []
+let stopping = false
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.on(signal, () => {
+    if (stopping) return
+    stopping = true
+    void stop(undo).then(() => process.exit(0))
+  })
+}
+try {
+  await start(await readConfig(process.argv.slice(2)), undo)
+} catch (error) {
+  if (!stopping) {
+    process.stderr.write(`offbox agent: ${codeOf(error)}: ${messageOf(error)}\n`)
+    if (codeOf(error) === 'INTERNAL' && error instanceof Error) process.stderr.write(`${error.stack}\n`)
+    await stop(undo)
+    process.exit(EXIT_FAILED)
+  }
+}
