@@ -10,23 +10,28 @@ export interface Harness {
   readonly logs: { service: string; level: string; message: string; fields: Record<string, unknown> }[]
   readonly failures: string[]
   readonly capabilityCalls: string[]
+  onMethodsChanged(listener: () => void): void
 }
 
 export async function harness(limits: Partial<SupervisorLimits> = {}): Promise<Harness> {
   const logs: Harness['logs'] = []
   const failures: string[] = []
   const capabilityCalls: string[] = []
+  let methodsChanged = () => {}
   const host: SupervisorHost = {
     capability: async (service, capability, operation) => {
       capabilityCalls.push(`${service} ${capability}.${operation}`)
       return { load1: 1.5 }
     },
     log: (service, level, message, fields) => logs.push({ service, level, message, fields }),
-    methodsChanged: () => {},
+    methodsChanged: () => methodsChanged(),
   }
   const supervisor = createSupervisor(host, { hostText: await hostText(), chance: () => 1, limits })
   supervisor.onProvisionalFailure = (_, reason) => failures.push(reason)
-  return { supervisor, logs, failures, capabilityCalls }
+  const onMethodsChanged = (listener: () => void) => {
+    methodsChanged = listener
+  }
+  return { supervisor, logs, failures, capabilityCalls, onMethodsChanged }
 }
 
 export type Outcome = { text: string; error?: undefined } | { text?: undefined; error: ErrorCode; message: string }
