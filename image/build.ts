@@ -84,6 +84,7 @@ async function publish(outDir: string, files: Readonly<Record<string, Uint8Array
 
 async function packageVersions(): Promise<Record<string, string>> {
   const names = [...PROGRAMS.map((program) => program.package), 'libc6', 'gcc'].sort()
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: a format of dpkg-query
   const versions = await Promise.all(names.map((name) => run('dpkg-query', ['-W', '-f', '${Version}', name])))
   return Object.fromEntries(names.map((name, index) => [name, versions[index] ?? '']))
 }

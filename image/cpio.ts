@@ -23,7 +23,8 @@ const TYPE_BITS = { file: 0o100000, directory: 0o040000, symlink: 0o120000, devi
 export function* writeCpio(entries: Iterable<Entry>): Generator<Uint8Array> {
   const byPath = new Map<string, Entry>()
   for (const entry of entries) {
-    if (!/^(\/[^/]+)+$/.test(entry.path) || /\/\.\.?(\/|$)/.test(entry.path)) throw new ImageFailure('IMAGE_INVALID', `not an absolute, plain path: ${entry.path}`)
+    if (!/^(\/[^/]+)+$/.test(entry.path) || /\/\.\.?(\/|$)/.test(entry.path))
+      throw new ImageFailure('IMAGE_INVALID', `not an absolute, plain path: ${entry.path}`)
     if (byPath.has(entry.path)) throw new ImageFailure('IMAGE_INVALID', `${entry.path} would be in the image twice`)
     byPath.set(entry.path, entry)
   }

@@ -56,6 +56,14 @@ static void load_modules(void) {
   fclose(list);
 }
 
+/* No router of the network gives this device an address or a route: both come from the boot server and the agent. */
+static void refuse_advertisements(void) {
+  static const char *path = "/proc/sys/net/ipv6/conf/default/accept_ra";
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0 || write(fd, "0", 1) < 0) complain("write", path);
+  if (fd >= 0) close(fd);
+}
+
 static void loopback_up(void) {
   struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -118,6 +126,7 @@ int main(void) {
   attach("tmpfs", "/tmp", MOUNT_SAFE, "mode=1777,size=32m");
   attach("tmpfs", "/state", MOUNT_SAFE, "mode=0700,size=128m");
   reboot(RB_DISABLE_CAD);
+  refuse_advertisements();
   load_modules();
   loopback_up();
   for (;;) {

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { OffboxError } from '../../core/errors.ts'
-import { LAB_ADDRESS, type LabNetwork, type Port } from './network.ts'
+import { LAB_ADDRESS, LAB_ROUTER6_PREFIX, type LabNetwork, type Port } from './network.ts'
 import { longRunning, type LabLog } from './process.ts'
 
 const START_TIMEOUT_MS = 10_000
@@ -52,8 +52,13 @@ export async function serveDhcp(options: DhcpOptions): Promise<DhcpServer> {
     `--dhcp-leasefile=${join(options.workDir, 'dnsmasq.leases')}`,
     '--dhcp-range=10.77.0.0,static,255.255.255.0',
     `--dhcp-option=option:router,${LAB_ADDRESS}`,
-    // Only an answer that carries a boot file ends iPXE's search for a better offer.
     '--dhcp-match=set:ipxe,175',
+    // iPXE's own option 176 "no-pxedhcp": without it the boot ROM waits another 2 s for a better offer.
+    '--dhcp-option=tag:ipxe,encap:175,176,1b',
+    // The boot ROM also configures IPv6 and waits 16 s for a router. This answers it; the image takes no address from anybody.
+    `--dhcp-range=${LAB_ROUTER6_PREFIX},ra-only,64`,
+    '--enable-ra',
+    '--ra-param=lan,60,0',
     `--dhcp-boot=tag:ipxe,${options.bootUrl}`,
     ...ports.map((port) => `--dhcp-host=${port.mac},${port.address},${LEASE}`),
   ]

@@ -11,6 +11,8 @@ import { command, type LabLog } from './process.ts'
 /** Address of the controller, of DHCP and of the gateway: the bridge itself. */
 export const LAB_ADDRESS = '10.77.0.1'
 export const LAB_PREFIX_LENGTH = 24
+/** Only for the router advertisements that boot ROMs wait for; see dhcp.ts. */
+export const LAB_ROUTER6_PREFIX = 'fd77:0:0:1::'
 /** Devices are 10.77.0.11 upwards. */
 const FIRST_DEVICE_HOST = 11
 export const LAB_DEVICES_MAX = 200
@@ -64,6 +66,7 @@ export async function createLabNetwork(prefix: string, options: { signal?: Abort
       // A bridge with no delay before it forwards: a port that waits 30 s outlasts the boot ROM's DHCP.
       `link add ${BRIDGE} type bridge stp_state 0 forward_delay 0`,
       `addr add ${LAB_ADDRESS}/${LAB_PREFIX_LENGTH} dev ${BRIDGE}`,
+      `addr add ${LAB_ROUTER6_PREFIX}1/64 dev ${BRIDGE} nodad`,
       `link set ${BRIDGE} up`,
     ])
     options.signal?.throwIfAborted()
