@@ -176,7 +176,8 @@ function asModule(exports: unknown): ServiceModule {
   return module
 }
 
-function compareMethods(manifest: HostOptions['manifest'], service: Service): void {
+/** @throws BUNDLE_MALFORMED naming the method */
+export function compareMethods(manifest: HostOptions['manifest'], service: Service): void {
   const declared = manifest.methods.map(({ path, kind }) => `${path} (${kind})`).sort()
   const served = service.methods.map(({ path, kind }) => `${path} (${kind})`).sort()
   const missing = declared.find((one) => !served.includes(one)) ?? served.find((one) => !declared.includes(one))
