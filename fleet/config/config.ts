@@ -1,12 +1,14 @@
-/** Reads offbox.yaml. Every complaint names file, line and column, what stands there and what is expected. */
-import { Ajv, type ErrorObject } from 'ajv'
-import { type Document, isMap, isScalar, LineCounter, type Node, parseDocument } from 'yaml'
+/** Reads offbox.yaml and what else users write by hand. Every complaint names file, line and column, what stands there and what is expected. */
+import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
+import { type Document, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml'
 import { OffboxError } from '../../core/errors.ts'
 import { readIfThere } from '../home/atomic.ts'
 import { CONFIG_SCHEMA, type Config } from './schema.ts'
 
 /** A configuration of ours has under 1 kB. */
 export const configBytesMax = 256 * 1024
+/** A routing configuration may list 100,000 routes. */
+export const documentBytesMax = 16 * 1024 * 1024
 
 const validate = new Ajv({ allErrors: true, useDefaults: true, verbose: true }).compile<Config>(CONFIG_SCHEMA)
 
@@ -23,6 +25,15 @@ export async function readConfig(path: string): Promise<Config> {
 /** @param file its name, for messages */
 export function parseConfig(text: string, file: string): Config {
   if (text.length > configBytesMax) throw new OffboxError('CONFIG_INVALID', `${file}:1:1: the file has more than ${configBytesMax} bytes`)
+  return parseYaml(text, file, validate)
+}
+
+/**
+ * Parses YAML (or JSON, which is YAML) against a compiled schema and fills its defaults in. Compile with `allErrors` and `verbose`.
+ * @throws CONFIG_INVALID
+ */
+export function parseYaml<T>(text: string, file: string, validate: ValidateFunction<T>): T {
+  if (text.length > documentBytesMax) throw new OffboxError('CONFIG_INVALID', `${file}:1:1: the file has more than ${documentBytesMax} bytes`)
   const lines = new LineCounter()
   // Aliases could expand a small file into a huge value; a configuration of ours has no use for them.
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true })
@@ -74,6 +85,12 @@ function offsetOf(document: Document, path: readonly string[], part: 'key' | 'va
   let node: unknown = document.contents
   let offset = (node as Node | null)?.range?.[0] ?? 0
   for (const [index, name] of path.entries()) {
+    if (isSeq(node)) {
+      const item = node.items[Number(name)] as Node | undefined
+      offset = item?.range?.[0] ?? offset
+      node = item
+      continue
+    }
     if (!isMap(node)) break
     const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === name)
     if (!pair) break

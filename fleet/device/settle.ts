@@ -44,6 +44,7 @@ export async function settle(parts: SettleParts, order: SettleOrder): Promise<Ou
   const { clock, signal } = parts
   const startedMs = clock.monotonicMs() - order.liveForMs
   const watch = new Watch(parts)
+  const life = await lifeOf(parts)
   try {
     for (;;) {
       signal.throwIfAborted()
@@ -51,7 +52,7 @@ export async function settle(parts: SettleParts, order: SettleOrder): Promise<Ou
       const verdict = judge({ ...order, seen, elapsedMs: clock.monotonicMs() - startedMs })
       if (verdict.do === 'done') return { kind: 'confirmed' }
       if (verdict.do === 'lost') return { kind: 'lost', reason: verdict.reason }
-      if (verdict.do === 'reverted') return await explain(parts, order, verdict)
+      if (verdict.do === 'reverted') return await explain(parts, order, verdict, life)
       if (verdict.do === 'revert') return await giveUp(parts, order, verdict.reason)
       if (verdict.do === 'wait') await parts.progress('baking', verdict.reason)
       if (verdict.do === 'confirm') {
@@ -148,13 +149,27 @@ async function giveUp(parts: SettleParts, order: SettleOrder, reason: string): P
 }
 
 /** The device went back by itself: asks it why. Reverting a reverted change answers it again. */
-async function explain(parts: SettleParts, order: SettleOrder, seen: { reason: string; error: string }): Promise<Outcome> {
+async function explain(parts: SettleParts, order: SettleOrder, seen: { reason: string; error: string }, lifeBefore: string): Promise<Outcome> {
   let { reason, error } = seen
   try {
     const change = await revertChange(parts, order.changeId, 'asks for the reason')
     if (change?.reason) ({ reason, error } = change)
-  } catch {
-    // A device that restarted has forgotten the change; what was seen has to do.
+  } catch (failure) {
+    // A device that booted again has forgotten the change; what was seen has to do.
+    if (!(failure instanceof OffboxError)) throw failure
   }
-  return { kind: 'reverted', reason, error, unhealthy: error === 'SWAP_ROLLED_BACK' }
+  const lifeNow = await lifeOf(parts)
+  const restarted = lifeBefore !== '' && lifeNow !== lifeBefore
+  return { kind: 'reverted', reason: restarted ? `${reason} (the agent restarted)` : reason, error, unhealthy: error === 'SWAP_ROLLED_BACK' && !restarted }
+}
+
+/** Differs after a restart of the machine or of its agent, which reverts what was not confirmed: no fault of the version. Empty: not known. */
+async function lifeOf(parts: SettleParts): Promise<string> {
+  try {
+    const { bootId, agentStarts } = await withSession(parts.dialer, parts.record(), async (session) => await session.info({ deadlineMs: lookTimeoutMs }))
+    return `${bootId}/${agentStarts}`
+  } catch (error) {
+    if (error instanceof OffboxError) return ''
+    throw error
+  }
 }

@@ -1,0 +1,135 @@
+/** offbox bundle … */
+import { readFile, stat, writeFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import type { Command } from 'commander'
+import { bundleBytesMax, splitBundle } from '../../../core/bundle-format.ts'
+import { messageOf, OffboxError } from '../../../core/errors.ts'
+import { type BundleInfo, FleetMethods } from '../../../proto/gen/fleet.ts'
+import { type Home, readAnchors } from '../../home/home.ts'
+import { readSigningKey, sha256Hex } from '../../home/keys.ts'
+import { raiseFloor } from '../../registry/floors.ts'
+import { buildBundle, signBundle } from '../../registry/make.ts'
+import { signersOf } from '../../registry/verify.ts'
+import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
+import { table } from '../output.ts'
+
+const CHUNK_BYTES = 128 * 1024
+
+interface BuildOptions extends CommonOptions {
+  readonly out?: string
+  readonly version?: string
+  readonly sign?: boolean
+}
+
+export function bundleCommands(root: Command): void {
+  const group = root.command('bundle').description('signed bundles of services, and the registry')
+
+  leaf(group, 'build <dir>', 'make a bundle of a service folder (service.ts, manifest.json)', [
+    'offbox bundle build services/telemetry --sign',
+    'offbox bundle build services/telemetry --version 1.2.0 --out t.offbox',
+  ])
+    .option('--out FILE', 'where to put it (default: NAME-VERSION.offbox)')
+    .option('--version V', "in place of the manifest's version")
+    .option('--sign', "sign it with the home's bundle key")
+    .action(
+      action<BuildOptions, [string]>(async ({ home, print }, options, directory) => {
+        const built = await buildBundle(directory, options.version)
+        const file = options.sign ? signBundle(built.file, await readSigningKey(home)) : built.file
+        const { name, version } = built.manifest
+        const out = resolve(options.out ?? `${name}-${version}.offbox`)
+        await write(out, file)
+        const facts = { file: out, service: name, version, sizeBytes: file.length, sha256: sha256Hex(file), signed: options.sign === true }
+        print.result(facts, `${out}: ${name} ${version}, ${file.length} bytes, ${options.sign ? 'signed' : 'not signed (offbox bundle sign)'}`)
+      }),
+    )
+
+  leaf(group, 'sign <file>', "add the home's signature to a bundle, in place", ['offbox bundle sign telemetry-1.1.0.offbox']).action(
+    action<CommonOptions, [string]>(async ({ home, print }, _options, path) => {
+      const key = await readSigningKey(home)
+      await write(path, signBundle(await read(path), key))
+      print.result({ file: resolve(path), keyId: key.keyId }, `${path} signed by ${key.keyId.slice(0, 16)}`)
+    }),
+  )
+
+  leaf(group, 'inspect <file>', 'show what a bundle says of itself, and whether this fleet trusts it', [
+    'offbox bundle inspect telemetry-1.1.0.offbox',
+    'offbox bundle inspect x.offbox --json',
+  ]).action(
+    action<CommonOptions, [string]>(async ({ home, print }, _options, path) => {
+      const facts = await inspect(home, await read(path))
+      print.result(facts, () =>
+        Object.entries(facts)
+          .map(([name, value]) => `${name.padEnd(14)} ${typeof value === 'object' ? JSON.stringify(value) : value}`)
+          .join('\n'),
+      )
+    }),
+  )
+
+  remoteLeaf(group, 'push <file>', "put a signed bundle into the controller's registry", ['offbox bundle push telemetry-1.1.0.offbox']).action(
+    action<CommonOptions, [string]>(async ({ print, controller }, _options, path) => {
+      const file = await read(path)
+      const chunks = Array.from({ length: Math.ceil(file.length / CHUNK_BYTES) }, (_, index) => ({
+        chunk: file.subarray(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES),
+      }))
+      const info = await controller(async (client) => await client.clientStream(FleetMethods.PutBundle, chunks, { deadlineMs: 120_000 }))
+      print.result(info, `${info.service} ${info.version} is in the registry, sha256 ${info.sha256.slice(0, 16)}`)
+    }),
+  )
+
+  remoteLeaf(group, 'list', 'what the registry holds', ['offbox bundle list']).action(
+    action<CommonOptions, []>(async ({ print, controller }) => {
+      const { bundles } = await controller(async (client) => await client.unary(FleetMethods.ListBundles, {}))
+      const row = (one: BundleInfo) => [one.service, one.version, one.sizeBytes, one.sha256.slice(0, 16), one.keyIds.map((id) => id.slice(0, 16)).join(' ')]
+      print.result({ bundles }, () => table(['service', 'version', 'bytes', 'sha256', 'signed by'], bundles.map(row), 'the registry is empty'))
+    }),
+  )
+
+  leaf(group, 'floor <service> <version>', 'sign the lowest version that devices may accept; it never falls', ['offbox bundle floor telemetry 1.1.0']).action(
+    action<CommonOptions, [string, string]>(async ({ home, print }, _options, service, version) => {
+      const trusted = (await readAnchors(home)).bundleKeys
+      const { version: number, floors } = await raiseFloor({ path: home.floors, key: await readSigningKey(home), trusted }, service, version)
+      print.result(
+        { version: number, floors },
+        `floors, statement ${number}: ${Object.entries(floors)
+          .map(([name, floor]) => `${name} ${floor}`)
+          .join(', ')}\nDevices take it with their next order or enrolment.`,
+      )
+    }),
+  )
+}
+
+/** Shows the manifest of an untrusted bundle as text only: parsing waits for a signature (design: parse after verify). */
+async function inspect(home: Home, file: Uint8Array): Promise<Record<string, unknown>> {
+  const sections = splitBundle(file)
+  const trusted = (await readAnchors(home)).bundleKeys
+  const signers = signersOf(sections, trusted)
+  return {
+    sizeBytes: file.length,
+    sha256: sha256Hex(file),
+    trusted: signers.length > 0,
+    signedBy: sections.signatures.map(({ keyId }) => `${keyId.slice(0, 16)}${signers.includes(keyId) ? '' : ' (not trusted, or wrong)'}`),
+    manifestSha256: sha256Hex(sections.manifest),
+    payloadBytes: sections.payload.length,
+    payloadSha256: sha256Hex(sections.payload),
+    manifest: Buffer.from(sections.manifest).toString('utf8'),
+  }
+}
+
+async function read(path: string): Promise<Uint8Array> {
+  try {
+    const { size } = await stat(path)
+    if (size > bundleBytesMax) throw new OffboxError('BUNDLE_MALFORMED', `${path} has ${size} bytes, more than ${bundleBytesMax}`)
+    return new Uint8Array(await readFile(path))
+  } catch (error) {
+    if (error instanceof OffboxError) throw error
+    throw new OffboxError('ARGUMENT_INVALID', `${path} cannot be read: ${messageOf(error)}`, { cause: error })
+  }
+}
+
+async function write(path: string, data: Uint8Array): Promise<void> {
+  try {
+    await writeFile(path, data)
+  } catch (error) {
+    throw new OffboxError('ARGUMENT_INVALID', `${path} cannot be written: ${messageOf(error)}`, { cause: error })
+  }
+}

@@ -1,0 +1,22 @@
+/** offbox init */
+import type { Command } from 'commander'
+import { initHome } from '../../home/init.ts'
+import { action, type CommonOptions, leaf } from '../context.ts'
+
+export function homeCommands(root: Command): void {
+  leaf(root, 'init', 'make what a fleet needs: CA, certificates, bundle key, anchors, offbox.yaml. Never replaces a key.', [
+    'offbox init --fleet lab',
+    'offbox init --home /var/lib/offbox --fleet backbone',
+  ])
+    .option('--fleet NAME', 'name of the fleet, a slug (default: lab)')
+    .action(
+      action<CommonOptions & { fleet?: string }, []>(async ({ home, print }, options) => {
+        const report = await initHome(home.path, { ...(options.fleet === undefined ? {} : { fleet: options.fleet }), nowMs: Date.now() })
+        print.result(report, () =>
+          report.made.length === 0
+            ? `${report.home} is complete (fleet ${report.fleet}); nothing was changed`
+            : `fleet ${report.fleet} in ${report.home}\n${report.made.map((path) => `  made ${path}`).join('\n')}\n\nNext: offbox controller serve`,
+        )
+      }),
+    )
+}

@@ -1,0 +1,68 @@
+/** offbox service … */
+import type { Command } from 'commander'
+import { FleetMethods } from '../../../proto/gen/fleet.ts'
+import { type Change, ChangeState, type ServiceEvent, ServiceState, type ServiceStatus } from '../../../proto/gen/lifecycle.ts'
+import { healthOf } from '../../device/gate.ts'
+import { action, type CommonOptions, remoteLeaf } from '../context.ts'
+import { table, time } from '../output.ts'
+
+export function serviceCommands(root: Command): void {
+  const group = root.command('service').description('what runs on a device')
+
+  remoteLeaf(group, 'list <device>', 'services of a device, as it has them now', ['offbox service list sw1', 'offbox service list sw1 --json']).action(
+    action<CommonOptions, [string]>(async ({ print, controller }, _options, deviceId) => {
+      const { services } = await controller(async (client) => await client.unary(FleetMethods.ListDeviceServices, { deviceId }))
+      print.result({ deviceId, services: services.map(named) }, () => {
+        const rows = services.map((one) => [
+          one.service,
+          one.version,
+          ServiceState[one.state] ?? '?',
+          health(one),
+          one.change ? changeText(one.change) : '',
+          one.starts,
+        ])
+        return table(['service', 'version', 'state', 'health', 'change', 'starts'], rows, `${deviceId} runs no service`)
+      })
+    }),
+  )
+
+  remoteLeaf(group, 'watch <device> [service]', 'every transition and change on a device, until Ctrl-C', [
+    'offbox service watch sw1',
+    'offbox service watch sw1 telemetry --json',
+  ]).action(
+    action<CommonOptions, [string, string | undefined]>(async ({ print, controller, signal }, _options, deviceId, service) => {
+      await controller(async (client) => {
+        for await (const event of client.serverStream(FleetMethods.WatchDeviceServices, { deviceId, service: service ?? '' }, { signal })) {
+          print.item({ ...event, status: event.status && named(event.status) }, () => eventText(event))
+        }
+      })
+    }),
+  )
+}
+
+/** Enums by name: numbers mean nothing to a reader of JSON. */
+function named(status: ServiceStatus): object {
+  const change = status.change && { ...status.change, state: ChangeState[status.change.state] }
+  const history = status.history.map((one) => ({ ...one, from: ServiceState[one.from], to: ServiceState[one.to] }))
+  return { ...status, state: ServiceState[status.state], health: status.health && { ...status.health, status: healthOf(status) }, change, history }
+}
+
+function health(status: ServiceStatus): string {
+  const reason = status.health?.reason
+  return reason ? `${healthOf(status)}: ${reason}` : healthOf(status)
+}
+
+function changeText(change: Change): string {
+  return `${change.kind} ${change.from ? `${change.from} -> ` : ''}${change.to} ${ChangeState[change.state] ?? '?'}`
+}
+
+function eventText({ atMs, status, transition, change, removed }: ServiceEvent): string {
+  const head = `${time(atMs)}  ${status?.service ?? ''}`
+  if (removed) return `${head}  removed`
+  if (transition) {
+    const { from, to, event, version, reason } = transition
+    return `${head} ${version}  ${ServiceState[from]} -> ${ServiceState[to]}  (${event}${reason ? `: ${reason}` : ''})`
+  }
+  if (change) return `${head}  ${changeText(change)}${change.reason ? `  (${change.reason})` : ''}`
+  return `${head} ${status?.version ?? ''}  ${ServiceState[status?.state ?? 0]}  ${status ? health(status) : ''}`
+}
