@@ -15,14 +15,14 @@ export function writeHandOver(schema: number, { sequence, reservedTo, lastAtMs }
 
 /** @throws ARGUMENT_INVALID bytes that no version of telemetry wrote: starting from zero would repeat numbers */
 export function readHandOver({ schema, bytes }: Snapshot): HandOver {
-  let raw: Partial<HandOver>
+  let raw: Partial<HandOver> | null
   try {
-    raw = JSON.parse(new TextDecoder().decode(bytes)) as Partial<HandOver>
+    raw = JSON.parse(new TextDecoder().decode(bytes)) as Partial<HandOver> | null
   } catch (error) {
     throw new OffboxError('ARGUMENT_INVALID', 'the state handed over is not JSON', { cause: error })
   }
-  const { sequence } = raw
-  const { reservedTo, lastAtMs } = schema === 1 ? { reservedTo: sequence, lastAtMs: 0 } : raw
+  const { sequence } = raw ?? {}
+  const { reservedTo, lastAtMs } = schema === 1 ? { reservedTo: sequence, lastAtMs: 0 } : (raw ?? {})
   if (!isCount(sequence) || !isCount(reservedTo) || !isCount(lastAtMs) || reservedTo < sequence) {
     throw new OffboxError('ARGUMENT_INVALID', `the state handed over breaks schema ${schema}`)
   }
