@@ -117,8 +117,9 @@ function decode<Req, Res>(method: Method<Req, Res>, bytes: Uint8Array): Plain<Re
   }
 }
 
-async function* decodeAll<Req, Res>(method: Method<Req, Res>, call: AsyncIterable<Buffer>): AsyncIterable<Plain<Req>> {
-  for await (const bytes of call) yield decode(method, bytes)
+async function* decodeAll<Req, Res>(method: Method<Req, Res>, call: ServerReadableStream<Buffer, Buffer>): AsyncIterable<Plain<Req>> {
+  // In grpc-js this stream is the writable side of the answer as well: a plain `for await` would destroy it at its end.
+  for await (const bytes of call.iterator({ destroyOnReturn: false })) yield decode(method, bytes as Buffer)
 }
 
 async function drained(call: ServerWritableStream<Buffer, Buffer>, signal: AbortSignal): Promise<void> {
