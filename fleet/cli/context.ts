@@ -40,14 +40,14 @@ export function leaf(parent: Command, spec: string, summary: string, examples: r
   return parent
     .command(spec)
     .description(summary)
-    .option('--home DIR', 'home directory of the fleet (default: $OFFBOX_HOME, else ./.offbox)')
+    .option('--home <dir>', 'home directory of the fleet (default: $OFFBOX_HOME, else ./.offbox)')
     .option('--json', 'one JSON object on the last line of stdout (streams: one a line)')
     .addHelpText('after', `\nExamples:\n${examples.map((line) => `  $ ${line}`).join('\n')}`)
 }
 
 /** One that talks to the controller. */
 export function remoteLeaf(parent: Command, spec: string, summary: string, examples: readonly string[]): Command {
-  return leaf(parent, spec, summary, examples).option('--controller ADDRESS:PORT', "in place of the home's socket or the configured address")
+  return leaf(parent, spec, summary, examples).option('--controller <address:port>', "in place of the home's socket or the configured address")
 }
 
 /** Exit code of the process, set by the command that ran. */

@@ -16,7 +16,7 @@ export function program(): Command {
   const root = new Command('offbox')
     .description('Runs a fleet of network devices: identities, bundles, desired states, rollouts. Start with: offbox init')
     .addHelpText('after', HELP)
-    .option('--home DIR', 'home directory of the fleet (default: $OFFBOX_HOME, else ./.offbox)')
+    .option('--home <dir>', 'home directory of the fleet (default: $OFFBOX_HOME, else ./.offbox)')
     .option('--json', 'one JSON object on the last line of stdout (streams: one a line)')
     .showSuggestionAfterError(true)
     .exitOverride()

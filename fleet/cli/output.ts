@@ -21,7 +21,11 @@ export function printer(json: boolean): Printer {
 
 /** Bytes become base64. */
 export function toJson(facts: object): string {
-  return JSON.stringify(facts, (_key, value) => (value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value))
+  // A Buffer's own toJSON has run before the replacer sees it; what it was is still in the holder.
+  return JSON.stringify(facts, function (this: Record<string, unknown>, key, value) {
+    const raw = this[key]
+    return raw instanceof Uint8Array ? Buffer.from(raw).toString('base64') : value
+  })
 }
 
 /** A plain table: no lines, so that it can be cut and searched. "nothing" for no rows. */

@@ -28,8 +28,8 @@ export function bundleCommands(root: Command): void {
     'offbox bundle build services/telemetry --sign',
     'offbox bundle build services/telemetry --version 1.2.0 --out t.offbox',
   ])
-    .option('--out FILE', 'where to put it (default: NAME-VERSION.offbox)')
-    .option('--version V', "in place of the manifest's version")
+    .option('--out <file>', 'where to put it (default: NAME-VERSION.offbox)')
+    .option('--version <v>', "in place of the manifest's version")
     .option('--sign', "sign it with the home's bundle key")
     .action(
       action<BuildOptions, [string]>(async ({ home, print }, options, directory) => {

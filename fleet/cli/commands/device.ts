@@ -28,8 +28,8 @@ export function deviceCommands(root: Command): void {
   const group = root.command('device').description('the devices of the fleet')
 
   remoteLeaf(group, 'add <id>', 'register a device, so that it may enrol', ['offbox device add sw1 --serial SN-0001 --mac 52:54:00:0b:00:01'])
-    .requiredOption('--serial SERIAL', 'SMBIOS serial number')
-    .requiredOption('--mac MAC', 'MAC address of the interface it boots from')
+    .requiredOption('--serial <serial>', 'SMBIOS serial number')
+    .requiredOption('--mac <mac>', 'MAC address of the interface it boots from')
     .action(
       action<CommonOptions & { serial: string; mac: string }, [string]>(async ({ print, controller }, { serial, mac }, deviceId) => {
         const device = await controller(async (client) => await client.unary(FleetMethods.AddDevice, { deviceId, serial, mac }))
@@ -69,10 +69,10 @@ export function deviceCommands(root: Command): void {
     'offbox device logs sw1 --audit',
   ])
     .option('-f, --follow', 'stay and show new records, until Ctrl-C')
-    .option('--service NAME', 'only of this service ("agent" for the agent itself)')
-    .option('--level LEVEL', 'lowest level shown: trace, debug, info, warn, error, fatal')
-    .option('--tail N', 'newest stored records first, at most', count)
-    .option('--contains TEXT', 'only records that contain it')
+    .option('--service <name>', 'only of this service ("agent" for the agent itself)')
+    .option('--level <level>', 'lowest level shown: trace, debug, info, warn, error, fatal')
+    .option('--tail <n>', 'newest stored records first, at most', count)
+    .option('--contains <text>', 'only records that contain it')
     .option('--audit', 'only audit records')
     .action(
       action<LogOptions, [string]>(async ({ print, controller, signal }, options, deviceId) => {
@@ -91,7 +91,7 @@ export function deviceCommands(root: Command): void {
   ])
     .option('--service <name=version...>', 'this version of this service; the others stay as they are')
     .option('--drop <name...>', 'no longer this service; it is removed from the device')
-    .option('--routing FILE', 'this routing configuration (YAML or JSON, docs/configuration.md)')
+    .option('--routing <file>', 'this routing configuration (YAML or JSON, docs/configuration.md)')
     .option('--no-routing', 'no routing configuration; the device keeps what it has until it boots')
     .action(
       action<DesireOptions, [string]>(async ({ print, controller }, options, deviceId) => {
@@ -110,7 +110,7 @@ export function deviceCommands(root: Command): void {
     )
 
   remoteLeaf(group, 'rotate <id>', 'give a device a new API key and certificate', ['offbox device rotate sw1 --reason "quarterly"'])
-    .option('--reason TEXT', "for the device's audit log", 'ordered by the operator')
+    .option('--reason <text>', "for the device's audit log", 'ordered by the operator')
     .action(
       action<CommonOptions & { reason: string }, [string]>(async ({ print, controller }, { reason }, deviceId) => {
         const options = { deadlineMs: 120_000 }

@@ -8,7 +8,7 @@ export function homeCommands(root: Command): void {
     'offbox init --fleet lab',
     'offbox init --home /var/lib/offbox --fleet backbone',
   ])
-    .option('--fleet NAME', 'name of the fleet, a slug (default: lab)')
+    .option('--fleet <name>', 'name of the fleet, a slug (default: lab)')
     .action(
       action<CommonOptions & { fleet?: string }, []>(async ({ home, print }, options) => {
         const report = await initHome(home.path, { ...(options.fleet === undefined ? {} : { fleet: options.fleet }), nowMs: Date.now() })

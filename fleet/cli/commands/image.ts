@@ -11,8 +11,8 @@ export function imageCommands(top: Command): void {
   const group = top.command('image').description('the network image: kernel and initramfs')
 
   leaf(group, 'build', 'build the image with this fleet’s anchors in it', ['offbox image build', 'offbox image build --out /srv/image'])
-    .option('--out DIR', 'where to put it (default: HOME/image)')
-    .option('--zstd-level N', 'compression, 1 to 19')
+    .option('--out <dir>', 'where to put it (default: HOME/image)')
+    .option('--zstd-level <n>', 'compression, 1 to 19')
     .action(
       action<CommonOptions & { out?: string; zstdLevel?: string }, []>(async (context, options) => {
         const out = resolve(options.out ?? context.home.image)
@@ -22,7 +22,7 @@ export function imageCommands(top: Command): void {
     )
 
   leaf(group, 'verify', 'read the built image back and fail on any shell, login, private key …', ['offbox image verify'])
-    .option('--image DIR', 'the image (default: HOME/image)')
+    .option('--image <dir>', 'the image (default: HOME/image)')
     .action(
       action<CommonOptions & { image?: string }, []>(async (context, options) => {
         await runProgram(context, 'image/verify.ts', ['--image', resolve(options.image ?? context.home.image)])

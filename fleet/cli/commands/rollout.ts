@@ -23,9 +23,9 @@ export function rolloutCommands(root: Command): void {
     'offbox rollout start telemetry 1.0.0 --device sw1 --allow-downgrade',
   ])
     .option('--device <id...>', 'only these devices (default: all that run the service)')
-    .option('--canary ID', 'the device that goes first (default: the first)')
-    .option('--bake SECONDS', 'how long it must stay healthy on each device (default: offbox.yaml)', seconds)
-    .option('--confirm SECONDS', 'time-out after which a device undoes it by itself (default: bake + 50)', seconds)
+    .option('--canary <id>', 'the device that goes first (default: the first)')
+    .option('--bake <seconds>', 'how long it must stay healthy on each device (default: offbox.yaml)', seconds)
+    .option('--confirm <seconds>', 'time-out after which a device undoes it by itself (default: bake + 50)', seconds)
     .option('--allow-downgrade', 'permit a version lower than what runs')
     .option('--watch', 'stay and show every step; exit 3 unless it succeeds')
     .action(
@@ -78,7 +78,7 @@ export function rolloutCommands(root: Command): void {
     'offbox rollout abort',
     'offbox rollout abort r-0007 --reason "wrong version"',
   ])
-    .option('--reason TEXT', 'kept in its history')
+    .option('--reason <text>', 'kept in its history')
     .action(
       action<CommonOptions & { reason?: string }, [string | undefined]>(async ({ print, controller }, options, id) => {
         const request = { rolloutId: id ?? '', reason: options.reason ?? '' }

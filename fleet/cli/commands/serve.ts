@@ -62,9 +62,9 @@ export function serveCommands(root: Command): void {
 
 function served(parent: Command, spec: string, summary: string, examples: readonly string[]): Command {
   return leaf(parent, spec, summary, examples)
-    .option('--address ADDRESS', 'listen on this IPv4 address (default: controller.address in offbox.yaml)', ipv4)
-    .option('--log FILE', 'append the log, JSON lines, to this file (default: stderr)')
-    .option('--log-level LEVEL', LEVELS.join(', '), level, 'info')
+    .option('--address <address>', 'listen on this IPv4 address (default: controller.address in offbox.yaml)', ipv4)
+    .option('--log <file>', 'append the log, JSON lines, to this file (default: stderr)')
+    .option('--log-level <level>', LEVELS.join(', '), level, 'info')
 }
 
 async function startBoot(home: Home, address: string | undefined, log: pino.Logger): Promise<BootServer> {

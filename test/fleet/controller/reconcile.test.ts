@@ -1,0 +1,122 @@
+import t from 'tap'
+import { RoutingConfig } from '../../../proto/gen/routing.ts'
+import { type TestFleet, testFleet, until } from '../harness.ts'
+
+async function withFleet(run: (fleet: TestFleet) => Promise<void>): Promise<void> {
+  const fleet = await testFleet()
+  try {
+    await run(fleet)
+  } finally {
+    await fleet.close()
+  }
+}
+
+t.test('a device that enrols is given its services and its routing, each confirmed over a fresh connection', async (t) => {
+  await withFleet(async (fleet) => {
+    await fleet.push('routing', '1.0.0')
+    await fleet.push('telemetry', '1.0.0')
+    const device = await fleet.device('sw1')
+    await fleet.phase('sw1', 'in-sync')
+    await fleet.desire('sw1', { routing: '1.0.0', telemetry: '1.0.0' }, RoutingConfig.encode({ routerId: '10.0.0.1', localAs: 65001 }))
+    await until(
+      'routing is confirmed',
+      async () => device.orders,
+      (orders) => orders.includes('Confirm routing config'),
+    )
+    const seen = await fleet.phase('sw1', 'in-sync')
+    t.ok(seen.inSyncAtMs > 0)
+    t.same(device.orders, [
+      'Install routing 1.0.0 (desired state of sw1)',
+      'Confirm routing 1.0.0',
+      'Install telemetry 1.0.0 (desired state of sw1)',
+      'Confirm telemetry 1.0.0',
+      'SetConfig',
+      'Confirm routing config',
+    ])
+  })
+})
+
+t.test('a diskless device that boots again is supplied again with nobody’s help, also by a controller that restarted', async (t) => {
+  await withFleet(async (fleet) => {
+    await fleet.push('telemetry', '1.0.0')
+    const device = await fleet.device('sw1')
+    await fleet.desire('sw1', { telemetry: '1.0.0' })
+    await until(
+      'it runs',
+      async () => device.services.get('telemetry')?.change,
+      (change) => change === null,
+    )
+    await device.powerOff()
+    await fleet.restart()
+    t.equal((await fleet.phase('sw1', 'unknown')).phase, 'unknown', 'what cannot be seen is not in sync')
+    await device.powerOn()
+    await until(
+      'it runs again',
+      async () => device.services.get('telemetry')?.change,
+      (change) => change === null,
+    )
+    t.equal((await fleet.phase('sw1', 'in-sync')).enrolments, 2)
+  })
+})
+
+t.test('a version that did not start here is not tried again until it is asked for anew', async (t) => {
+  await withFleet(async (fleet) => {
+    await fleet.push('telemetry', '1.0.0')
+    const device = await fleet.device('sw1')
+    device.behaviours.set('telemetry@1.0.0', { kind: 'throwsAtStart' })
+    await fleet.desire('sw1', { telemetry: '1.0.0' })
+    const failed = await fleet.phase('sw1', 'failed')
+    t.match(failed.reason, /failed on this device and is not tried again unasked.*SWAP_ROLLED_BACK/)
+    await device.powerOff()
+    await device.powerOn()
+    await until(
+      'it was looked at again',
+      async () => await fleet.get('sw1'),
+      (seen) => seen.enrolments === 2 && seen.phase === 'failed',
+    )
+    t.equal(device.orders.length, 1, 'one attempt in all')
+    device.behaviours.clear()
+    await fleet.desire('sw1', { telemetry: '1.0.0' })
+    await fleet.phase('sw1', 'in-sync')
+    t.equal(device.services.get('telemetry')?.version, '1.0.0')
+  })
+})
+
+t.test('one dead device does not keep another from its services', async (t) => {
+  await withFleet(async (fleet) => {
+    await fleet.push('telemetry', '1.0.0')
+    const dead = await fleet.device('sw1')
+    const alive = await fleet.device('sw2')
+    await dead.unplug()
+    await fleet.desire('sw1', { telemetry: '1.0.0' })
+    await fleet.desire('sw2', { telemetry: '1.0.0' })
+    await until(
+      'sw2 runs it',
+      async () => alive.services.get('telemetry')?.change,
+      (change) => change === null,
+    )
+    const seen = await fleet.phase('sw1', 'unknown')
+    t.match(seen.reason, /last look failed: DEVICE_UNREACHABLE/)
+  })
+})
+
+t.test('a service that is no longer desired is removed, one that never was is left alone', async (t) => {
+  await withFleet(async (fleet) => {
+    await fleet.push('telemetry', '1.0.0')
+    const device = await fleet.device('sw1')
+    device.services.set('other', { version: '1.0.0', previous: '', health: 1, reason: '', change: null })
+    await fleet.desire('sw1', { telemetry: '1.0.0' })
+    await until(
+      'it runs',
+      async () => device.services.get('telemetry')?.change,
+      (change) => change === null,
+    )
+    await fleet.desire('sw1', {})
+    await until(
+      'it is gone',
+      async () => device.services.has('telemetry'),
+      (there) => !there,
+    )
+    t.ok(device.services.has('other'))
+  })
+})
