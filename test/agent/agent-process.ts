@@ -1,0 +1,192 @@
+/** A real agent process on loopback, a controller that only enrols, and clients with certificates of the same fleet. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import * as grpc from '@grpc/grpc-js'
+import { formatAnchors } from '../../core/anchors.ts'
+import { type CertificateAuthority, makeCa, makeIdentity, type Role, signCsr } from '../../core/x509.ts'
+import { RpcClient } from '../../fleet/rpc/client.ts'
+import { EnrolMethods, type EnrolRequest } from '../../proto/gen/enrol.ts'
+import { LifecycleMethods, type BundleUploadInit, type Change, type InstallOrderInit } from '../../proto/gen/lifecycle.ts'
+import { makeKey, type SigningKey, trust } from '../fixtures/bundles.ts'
+
+export const FLEET = 'lab'
+const dayMs = 86_400_000
+const waitMs = 60_000
+
+export interface Lab {
+  readonly directory: string
+  readonly ca: CertificateAuthority
+  readonly key: SigningKey
+  readonly controllerPort: number
+  /** Requests so far; `floors` is sent with each answer. */
+  readonly enrolments: EnrolRequest[]
+  floors: Uint8Array
+  /** Set to refuse enrolment. */
+  refusing: boolean
+  identity(role: Role, id: string): Promise<{ keyPem: string; certificatePem: string }>
+  /** Removes everything, also after a failure. */
+  close(): Promise<void>
+}
+
+export async function makeLab(): Promise<Lab> {
+  const directory = await mkdtemp(join(tmpdir(), 'obx-agent-'))
+  const nowMs = Date.now()
+  const ca = await makeCa(FLEET, { nowMs, validMs: 10 * dayMs })
+  const key = makeKey()
+  await writeFile(join(directory, 'anchors.json'), formatAnchors({ fleet: FLEET, caPem: ca.certificatePem, bundleKeys: trust(key) }))
+  const identity = async (role: Role, id: string) => await makeIdentity(ca, { fleet: FLEET, role, id, nowMs: Date.now(), validMs: dayMs })
+  const own = await identity('controller', 'one')
+  const server = new grpc.Server()
+  const enrolments: EnrolRequest[] = []
+  const { path, request: from, response: to } = EnrolMethods.Enrol
+  const handler = (call: grpc.ServerUnaryCall<Buffer, Buffer>, answer: grpc.sendUnaryData<Buffer>) => {
+    const request = from.decode(call.request)
+    enrolments.push(request)
+    if (lab.refusing) {
+      const metadata = new grpc.Metadata()
+      metadata.set('offbox-error', 'DEVICE_NOT_REGISTERED')
+      answer({ code: grpc.status.PERMISSION_DENIED, details: 'DEVICE_NOT_REGISTERED: nobody knows it', metadata })
+      return
+    }
+    const names = { fleet: FLEET, role: 'device', id: 'sw1', nowMs: Date.now(), validMs: dayMs } as const
+    signCsr(ca, request.csrPem, names).then(
+      (chain) => answer(null, Buffer.from(to.encode({ deviceId: 'sw1', fleet: FLEET, certificateChainPem: chain, floors: lab.floors, timeMs: Date.now() }))),
+      (error) => answer(error),
+    )
+  }
+  const same = (bytes: Buffer) => bytes
+  server.register(path, handler as never, same, same, 'unary')
+  const credentials = grpc.ServerCredentials.createSsl(null, [{ private_key: Buffer.from(own.keyPem), cert_chain: Buffer.from(own.certificatePem) }], false)
+  const controllerPort = await new Promise<number>((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', credentials, (error, port) => (error ? reject(error) : resolve(port)))
+  })
+  const lab: Lab = {
+    directory,
+    ca,
+    key,
+    controllerPort,
+    enrolments,
+    floors: new Uint8Array(),
+    refusing: false,
+    identity,
+    close: async () => {
+      server.forceShutdown()
+      await rm(directory, { recursive: true, force: true })
+    },
+  }
+  return lab
+}
+
+export interface AgentProcess {
+  readonly port: number
+  readonly child: ChildProcess
+  readonly lines: Record<string, unknown>[]
+  stderr: string
+  /** The first line, already there or still to come, that matches. Fails when the process ends or after a minute. */
+  line(matches: (line: Record<string, unknown>) => boolean): Promise<Record<string, unknown>>
+  exited: Promise<number | null>
+  kill(signal?: NodeJS.Signals): Promise<void>
+}
+
+/** Starts dist/agent/main.mjs in `lab.directory`/`name`; a second start with the same name finds the same state. */
+export async function startAgent(lab: Lab, name: string, port: number, over: Record<string, unknown> = {}): Promise<AgentProcess> {
+  const home = join(lab.directory, name)
+  await mkdir(home, { recursive: true })
+  const file = join(home, 'agent.json')
+  const config = {
+    boot: 'local',
+    serial: `SN-${name}`,
+    mac: '02:00:00:00:00:01',
+    address: '127.0.0.1',
+    port,
+    stateDir: join(home, 'state'),
+    runDir: join(home, 'run'),
+    controller: { address: '127.0.0.1', port: lab.controllerPort },
+    anchorsFile: join(lab.directory, 'anchors.json'),
+    birdCommand: '/nonexistent/bird',
+    ...over,
+  }
+  await writeFile(file, JSON.stringify(config))
+  const main = join(import.meta.dirname, '../../dist/agent/main.mjs')
+  const child = spawn(process.execPath, [main, '--config', file], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const lines: Record<string, unknown>[] = []
+  const waiting = new Set<() => void>()
+  const agent: AgentProcess = {
+    port,
+    child,
+    lines,
+    stderr: '',
+    exited: once(child, 'exit').then(([code]) => code as number | null),
+    line: async (matches) => {
+      const deadline = Date.now() + waitMs
+      for (;;) {
+        const found = lines.find(matches)
+        if (found) return found
+        if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
+          throw new Error(`no such line; exit ${child.exitCode ?? child.signalCode}; ${agent.stderr}\n${lines.map((line) => JSON.stringify(line)).join('\n')}`)
+        }
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, 1_000)
+          waiting.add(() => {
+            clearTimeout(timer)
+            resolve()
+          })
+        })
+      }
+    },
+    kill: async (signal = 'SIGKILL') => {
+      if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+      await agent.exited
+    },
+  }
+  const wake = () => {
+    for (const resolve of waiting) resolve()
+    waiting.clear()
+  }
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    lines.push(JSON.parse(line) as Record<string, unknown>)
+    wake()
+  })
+  child.stderr.on('data', (chunk: Buffer) => {
+    agent.stderr += chunk.toString()
+  })
+  child.once('exit', wake)
+  return agent
+}
+
+export const isServing = (line: Record<string, unknown>) => line['msg'] === 'serving'
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  await new Promise((resolve) => server.close(resolve))
+  return port
+}
+
+export async function connect(lab: Lab, port: number, identity?: { keyPem: string; certificatePem: string }): Promise<RpcClient> {
+  const own = identity ?? (await lab.identity('operator', 'test'))
+  return new RpcClient({ target: `127.0.0.1:${port}`, serverName: `sw1.${FLEET}.offbox`, caPem: lab.ca.certificatePem, identity: own })
+}
+
+/** Order and chunks of an upload. */
+export function* upload(order: InstallOrderInit, file: Uint8Array, chunkBytes = 64 * 1024): Generator<BundleUploadInit> {
+  yield { order }
+  for (let at = 0; at < file.length; at += chunkBytes) yield { chunk: file.subarray(at, at + chunkBytes) }
+}
+
+export async function send(client: RpcClient, kind: 'Install' | 'Upgrade', order: InstallOrderInit, file: Uint8Array): Promise<Change> {
+  return await client.clientStream(LifecycleMethods[kind], upload(order, file), { deadlineMs: waitMs })
+}
+
+/** A raw unary call of a method that has no proto of its own. */
+export async function ask(lab: Lab, client: RpcClient, path: string, text = ''): Promise<string> {
+  void lab
+  const raw = { encode: (value: string) => new Uint8Array(Buffer.from(value)), decode: (bytes: Uint8Array) => Buffer.from(bytes).toString() }
+  return (await client.unary({ path, kind: 'unary', request: raw, response: raw } as never, text as never)) as unknown as string
+}
