@@ -37,7 +37,6 @@ export class Call implements CallHandle {
   #request: Uint8Array | undefined
   #waiting: Uint8Array[] = []
   #halfClosed = false
-  #paused: (() => void) | undefined
   /** Messages that the service takes before it grants more. */
   #toServiceLeft: number = streamWindowMessages
   /** Messages that the worker may send; and those the client took since the last grant. */
@@ -124,13 +123,9 @@ export class Call implements CallHandle {
     else this.onCredit()
   }
 
-  /** Takes a resumable stream off its worker; resolves when everything the worker sent is with the client, or the call has ended. */
-  async pause(): Promise<void> {
-    if (!this.#carrier) return
-    this.#carrier.send({ type: 'cancel', call: this.#id })
-    await new Promise<void>((resolve) => {
-      this.#paused = resolve
-    })
+  /** Takes a stream off its worker, to be opened anew. It is off (not `carried`) when the worker has answered. */
+  detach(): void {
+    this.#carrier?.send({ type: 'cancel', call: this.#id })
   }
 
   /** Ends it with an error, wherever it is. */
@@ -163,7 +158,6 @@ export class Call implements CallHandle {
   onCancelled(): void {
     this.#carrier?.forget(this.#id)
     this.#carrier = undefined
-    this.#resumePauser()
   }
 
   onCreditFromWorker(count: number): void {
@@ -200,11 +194,5 @@ export class Call implements CallHandle {
     this.#request = undefined
     this.#waiting = []
     if (!cancelled) this.#client.end(error)
-    this.#resumePauser()
-  }
-
-  #resumePauser(): void {
-    this.#paused?.()
-    this.#paused = undefined
   }
 }

@@ -16,7 +16,7 @@ export async function handOver(
   limits: SupervisorLimits,
   parked: Set<Call>,
 ): Promise<{ handed: Snapshot | undefined; own: Snapshot | undefined }> {
-  await takeStreamsOff(giver, parked)
+  takeStreamsOff(giver, parked)
   await giver.quiesce(limits.quiesceTimeoutMs)
   if (plan.schema === undefined) return { handed: undefined, own: undefined }
   const handed = await giver.snapshot(plan.schema, limits.quiesceTimeoutMs)
@@ -34,19 +34,24 @@ export async function takeBack(giver: Instance, taker: Instance, limits: Supervi
   if (!giver.alive || giver.silent) throw new Error('it does not answer')
   const { revertTimeoutMs } = limits
   await giver.idle(revertTimeoutMs)
-  const streamsOff = takeStreamsOff(giver, parked)
-  // A worker that does not answer would hold this up for ever; its streams end when it is discarded.
-  await Promise.race([streamsOff, giver.quiesce(revertTimeoutMs)])
+  takeStreamsOff(giver, parked)
+  await giver.quiesce(revertTimeoutMs)
   const schema = highestCommon(giver.bundle.manifest, taker.bundle.manifest)
   return schema === undefined ? undefined : await giver.snapshot(schema, revertTimeoutMs)
 }
 
-async function takeStreamsOff(giver: Instance, parked: Set<Call>): Promise<void> {
-  const streams = giver.calls.filter((call) => call.method.kind !== 'unary')
-  const pausing = streams.map(async (call) => {
-    if (!call.method.resumable) return call.fail('SWAP_IN_PROGRESS', 'a swap ended this stream')
-    parked.add(call)
-    await call.pause()
-  })
-  await Promise.all(pausing)
+/**
+ * The worker answers a cancellation at once and in order: when it has answered whatever is asked next, everything it sent on these
+ * streams is with their clients.
+ */
+function takeStreamsOff(giver: Instance, parked: Set<Call>): void {
+  for (const call of giver.calls) {
+    if (call.method.kind === 'unary') continue
+    if (call.method.resumable) {
+      parked.add(call)
+      call.detach()
+    } else {
+      call.fail('SWAP_IN_PROGRESS', 'a swap ended this stream')
+    }
+  }
 }

@@ -1,21 +1,8 @@
-/** One worker of one version of a service: the only place that makes a Worker. Its life follows lifecycle.ts. */
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
+/** One version of a service and its worker, over as many starts as that takes. Its life follows lifecycle.ts. */
 import type { Clock } from '../../core/clock.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
 import type { Health } from '../../core/health.ts'
-import {
-  LogLimit,
-  Outbox,
-  readFromWorker,
-  readHealth,
-  readSnapshot,
-  type Control,
-  type FromWorker,
-  type LogLevel,
-  type Snapshot,
-  type ToWorker,
-  type WorkerStart,
-} from '../../services/sdk/wire.ts'
+import { readHealth, readSnapshot, type Control, type FromWorker, type LogLevel, type Snapshot, type ToWorker } from '../../services/sdk/wire.ts'
 import type { Call, Carrier } from './calls.ts'
 import { CapabilityDesk } from './capability-desk.ts'
 import { cell, type Effect, type Event, type State } from './lifecycle.ts'
@@ -23,6 +10,7 @@ import type { SupervisorLimits } from './limits.ts'
 import { patiently } from './patience.ts'
 import { judgeExit } from './restart-policy.ts'
 import type { SupervisorHost, Transition, VerifiedBundle } from './types.ts'
+import { WorkerLink, type LinkListener } from './worker-link.ts'
 
 export interface InstanceOptions {
   readonly bundle: VerifiedBundle
@@ -57,15 +45,10 @@ export class Instance implements Carrier {
   silent = false
   readonly #options: InstanceOptions
   readonly #calls = new Map<number, Call>()
-  readonly #controls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void; cancelTimer: () => void }>()
   readonly #desk: CapabilityDesk
-  readonly #logLimit = new LogLimit()
   readonly #idleWaiters = new Set<() => void>()
-  #worker: Worker | undefined
-  #port: MessagePort | undefined
-  #outbox: Outbox<ToWorker> | undefined
-  #nextId = 1
-  #reason = ''
+  #link: WorkerLink | undefined
+  #nextCall = 1
   #crashesAtMs: readonly number[] = []
   #backoffMs = 0
   #cancelTimer = () => {}
@@ -88,7 +71,7 @@ export class Instance implements Carrier {
 
   /** Whether its worker is up and takes calls, or is kept warm. */
   get alive(): boolean {
-    return this.state === 'ready' && this.#outbox !== undefined
+    return this.state === 'ready' && this.#link?.open === true
   }
 
   /** From now on a crash is followed by another start; one that is down already starts now. */
@@ -139,20 +122,27 @@ export class Instance implements Carrier {
     await this.serve(inherited)
   }
 
-  /** Ends it for good; resolves when the thread is gone, or at once when there is none. */
+  /** Ends it for good; resolves when the thread is gone, at once when there is none, and at the latest when it is given up on. */
   async stop(reason: string): Promise<void> {
     this.restarts = false
     this.#dispatch('stop', reason)
-    if (!this.#worker) return
-    await new Promise<void>((resolve) => this.#gone.push(resolve))
+    if (!this.#link) return
+    const { clock, limits } = this.#options
+    await new Promise<void>((resolve) => {
+      const cancel = patiently(clock, limits.stopTimeoutMs * 2, () => {
+        this.#log('warn', 'a worker does not end; it is left behind', {})
+        resolve()
+      })
+      this.#gone.push(() => {
+        cancel()
+        resolve()
+      })
+    })
   }
 
-  /** Ends the worker now. What follows depends on `restarts`. Not awaited: a thread in a system call may take seconds. */
+  /** Ends the worker now. What follows depends on `restarts`. */
   kill(reason: string): void {
-    if (!this.#worker) return
-    this.#reason ||= reason
-    this.#detach()
-    void this.#worker.terminate()
+    this.#link?.kill(reason)
   }
 
   /** Resolves once no unary call is under way here; false when that took longer. */
@@ -179,21 +169,23 @@ export class Instance implements Carrier {
 
   open(call: Call, message: Omit<Extract<ToWorker, { type: 'open' }>, 'type' | 'call'>, owned?: Uint8Array): number {
     if (this.#calls.size >= this.#options.limits.callsMax) throw new OffboxError('LIMIT_REACHED', `${this.#calls.size} calls are under way in this service`)
-    const id = this.#nextId++
+    const id = this.#nextCall++
     this.#calls.set(id, call)
     this.send({ type: 'open', call: id, ...message }, owned)
     return id
   }
 
   send(message: ToWorker, owned?: Uint8Array): void {
-    this.#outbox?.send(message, owned)
+    this.#link?.send(message, owned)
   }
 
   forget(id: number): void {
-    if (this.#calls.delete(id) && this.#idleWaiters.size > 0 && this.#unaryCalls() === 0) {
-      for (const wake of this.#idleWaiters) wake()
-      this.#idleWaiters.clear()
-    }
+    if (this.#calls.delete(id) && this.#idleWaiters.size > 0 && this.#unaryCalls() === 0) this.#wakeIdleWaiters()
+  }
+
+  #wakeIdleWaiters(): void {
+    for (const wake of this.#idleWaiters) wake()
+    this.#idleWaiters.clear()
   }
 
   #unaryCalls(): number {
@@ -244,129 +236,57 @@ export class Instance implements Carrier {
   async #stopService(): Promise<void> {
     this.#cancelHealth()
     await this.#ask({ action: 'stop' }, this.#options.limits.stopTimeoutMs).catch((error) => {
-      this.#options.host.log(this.bundle.manifest.name, 'warn', 'the service did not stop', { version: this.version, error: messageOf(error) })
+      this.#log('warn', 'the service did not stop', { error: messageOf(error) })
     })
     this.kill('stopped')
   }
 
   #spawn(): void {
-    const { bundle, hostText, limits } = this.#options
-    const { port1, port2 } = new MessageChannel()
-    const workerData: WorkerStart = {
-      port: port2,
-      code: new TextDecoder().decode(bundle.payload),
-      manifest: bundle.manifest,
-      quiesceTimeoutMs: limits.quiesceTimeoutMs,
+    const { bundle, hostText, clock, limits } = this.#options
+    const on: LinkListener = {
+      message: (message) => this.#handle(message),
+      log: (level, message, fields) => this.#log(level, message, fields),
+      cut: (reason) => this.#lost(reason),
+      exit: (reason) => this.#exited(reason),
     }
     this.starts++
-    this.#reason = ''
     this.silent = false
-    this.#outbox = new Outbox((batch, transfer) => port1.postMessage(batch, transfer))
-    port1.on('message', (batch) => {
-      if (this.#port === port1) this.#receive(batch)
-    })
-    const worker = new Worker(hostText, {
-      eval: true,
-      name: bundle.manifest.name,
-      execArgv: ['--permission'],
-      env: {},
-      argv: [],
-      stdin: true,
-      stdout: true,
-      stderr: true,
-      resourceLimits: { maxOldGenerationSizeMb: bundle.manifest.heapMbMax, maxYoungGenerationSizeMb: limits.youngGenerationMbMax },
-      workerData,
-      transferList: [port2],
-    })
-    this.#port = port1
-    this.#worker = worker
-    for (const name of ['stdout', 'stderr'] as const)
-      worker[name].on('data', (chunk) => this.#log('info', 'the service printed', { [name]: String(chunk).slice(0, 1_000) }))
-    worker.on('error', (error) => {
-      this.#reason ||= messageOf(error)
-    })
-    worker.on('exit', (code) => this.#exited(code))
+    try {
+      this.#link = new WorkerLink({ bundle, hostText, clock, limits, on })
+    } catch (error) {
+      // No thread to be had (memory, limits of the system): like one that ended at once, but not within this very event.
+      queueMicrotask(() => this.#exited(`no worker could be made: ${messageOf(error)}`))
+    }
   }
 
-  #exited(code: number): void {
-    this.#reason ||= `its worker ended with code ${code}`
-    this.#detach()
-    this.#worker = undefined
-    const reason = this.#reason
+  /** Everybody who waits for the worker is told. */
+  #lost(reason: string): void {
+    this.#cancelHealth()
+    this.#desk.close()
+    for (const call of this.calls) call.onLost(`the service's worker ended: ${reason}`)
+    this.#calls.clear()
+    this.#wakeIdleWaiters()
+  }
+
+  #exited(reason: string): void {
+    this.#link = undefined
     const { clock, chance, limits } = this.#options
     const stopping = this.state === 'quiescing'
     const verdict = judgeExit(this.#crashesAtMs, clock.monotonicMs(), chance(), limits)
-    this.#crashesAtMs = stopping ? this.#crashesAtMs : verdict.crashesAtMs
+    if (!stopping) this.#crashesAtMs = verdict.crashesAtMs
     this.#backoffMs = verdict.delayMs
     this.#dispatch(this.restarts || stopping ? verdict.event : 'exitFinal', reason)
     for (const resolve of this.#gone.splice(0)) resolve()
   }
 
-  /** Nothing more is heard from this worker, and everybody who waits for it is told. */
-  #detach(): void {
-    this.#cancelHealth()
-    this.#port?.close()
-    this.#port = undefined
-    this.#outbox = undefined
-    this.#desk.close()
-    for (const { reject, cancelTimer } of this.#controls.values()) {
-      cancelTimer()
-      reject(new OffboxError('SERVICE_CRASHED', this.#reason))
-    }
-    this.#controls.clear()
-    for (const call of this.calls) call.onLost(`the service's worker ended: ${this.#reason}`)
-    this.#calls.clear()
-    for (const wake of this.#idleWaiters) wake()
-    this.#idleWaiters.clear()
-  }
-
-  // Conversation with the worker.
-
   async #ask(control: Control, timeoutMs: number): Promise<unknown> {
-    if (!this.#outbox) throw new OffboxError('SERVICE_CRASHED', this.#reason || 'the service has no worker')
-    const id = this.#nextId++
-    return await new Promise((resolve, reject) => {
-      const cancelTimer = patiently(this.#options.clock, timeoutMs, () => {
-        this.#controls.delete(id)
-        reject(new OffboxError('DEADLINE_PASSED', `${control.action} took more than ${timeoutMs} ms`))
-      })
-      this.#controls.set(id, { resolve, reject, cancelTimer })
-      try {
-        this.send({ type: 'control', id, ...control })
-      } catch (error) {
-        // A configuration that cannot be cloned.
-        this.#controls.delete(id)
-        cancelTimer()
-        reject(error as Error)
-      }
-    })
+    if (!this.#link) throw new OffboxError('SERVICE_CRASHED', 'the service has no worker')
+    return await this.#link.ask(control, timeoutMs)
   }
 
-  #receive(batch: unknown): void {
-    let messages: FromWorker[]
-    try {
-      messages = readFromWorker(batch)
-    } catch (error) {
-      this.kill(`it broke the protocol: ${messageOf(error)}`)
-      return
-    }
-    for (const message of messages) this.#handle(message)
-  }
-
-  #handle(message: FromWorker): void {
-    if (message.type === 'log') this.#log(message.level, message.message, message.fields)
-    else if (message.type === 'capability') this.#desk.receive(message, this.suspended)
-    else if (message.type === 'done') this.#answered(message)
+  #handle(message: Parameters<LinkListener['message']>[0]): void {
+    if (message.type === 'capability') this.#desk.receive(message, this.suspended)
     else this.#forCall(message)
-  }
-
-  #answered({ id, value, error }: Extract<FromWorker, { type: 'done' }>): void {
-    const control = this.#controls.get(id)
-    if (!control) return
-    this.#controls.delete(id)
-    control.cancelTimer()
-    if (error) control.reject(new OffboxError(error.code, error.message))
-    else control.resolve(value)
   }
 
   #forCall(message: Extract<FromWorker, { type: 'data' | 'end' | 'cancelled' | 'credit' }>): void {
@@ -381,7 +301,6 @@ export class Instance implements Carrier {
   }
 
   #log(level: LogLevel, message: string, fields: Record<string, unknown>): void {
-    if (this.#logLimit.admit(this.#options.clock.monotonicMs()) === undefined) return
     this.#options.host.log(this.bundle.manifest.name, level, message, { ...fields, version: this.version })
   }
 
@@ -405,12 +324,12 @@ export class Instance implements Carrier {
 
   /** Undefined: no answer. */
   async #readHealth(): Promise<Health | undefined> {
-    const port = this.#port
+    const link = this.#link
     try {
       return readHealth(await this.#ask({ action: 'health' }, this.#options.limits.heartbeatTimeoutMs))
     } catch (error) {
       if (!(error instanceof OffboxError && error.code === 'DEADLINE_PASSED')) return { status: 'unhealthy', reason: messageOf(error), evidence: {} }
-      if (port !== this.#port || this.state !== 'ready' || this.suspended) return undefined
+      if (link !== this.#link || this.state !== 'ready' || this.suspended) return undefined
       this.silent = true
       this.#options.on.silent(this)
       return undefined

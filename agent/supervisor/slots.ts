@@ -35,6 +35,9 @@ export class Slots {
   readonly #queue: HoldQueue
   readonly #history: Transition[] = []
   readonly #parked = new Set<Call>()
+  /** Instances with a worker, or about to have one. */
+  readonly #running = new Set<Instance>()
+  #closed = false
   #holding = false
   #heldSinceMs = 0
   #cancelHoldTimer = () => {}
@@ -111,12 +114,12 @@ export class Slots {
 
   /** Ends everything; resolves when the threads are gone. */
   async close(reason: string): Promise<void> {
+    this.#closed = true
     this.#epoch++
     this.#cancelHoldTimer()
     for (const call of [...this.#queue.takeAll(), ...this.#parked]) call.fail('SERVICE_DOWN', reason)
     this.#settle?.reject(new OffboxError('SWAP_ROLLED_BACK', reason))
-    const instances = [this.candidate, this.current, this.previous].filter((one) => one !== undefined)
-    await Promise.all(instances.map((one) => one.stop(reason)))
+    await Promise.all([...this.#running].map((one) => one.stop(reason)))
   }
 
   // Calls.
@@ -163,6 +166,8 @@ export class Slots {
   // Events of the instances.
 
   onTransition(instance: Instance, transition: Transition): void {
+    if (transition.to === 'starting') this.#running.add(instance)
+    if (transition.to === 'stopped' || transition.to === 'failed') this.#running.delete(instance)
     this.#history.push(transition)
     if (this.#history.length > HISTORY_MAX) this.#history.shift()
     this.#options.watch(transition)
@@ -361,6 +366,7 @@ export class Slots {
   }
 
   #again(instance: Instance): Instance {
+    if (this.#closed) throw new OffboxError('STATE_REFUSED', 'the service is being stopped')
     return this.#options.make(instance.bundle, instance.config)
   }
 

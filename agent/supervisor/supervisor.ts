@@ -61,6 +61,7 @@ class ServiceSupervisor implements Supervisor {
         await slots.install()
       } catch (error) {
         this.#forget(name, slots)
+        this.#tell({ service: name, removed: true })
         this.#host.log(name, 'warn', 'the service did not start', { version, error: String(error) })
         throw error
       }
@@ -176,13 +177,13 @@ class ServiceSupervisor implements Supervisor {
   async #stop(service: string, slots: Slots, reason: string): Promise<void> {
     this.#forget(service, slots)
     await slots.close(reason)
+    this.#tell({ service, removed: true })
   }
 
   #forget(service: string, slots: Slots): void {
     if (this.#services.get(service) !== slots) return
     this.#services.delete(service)
     this.#methodsChanged()
-    this.#tell({ service, removed: true })
   }
 
   #methodsChanged(): void {

@@ -4,7 +4,7 @@ import { OffboxError } from '../../core/errors.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import { ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule, Snapshot } from './service.ts'
-import { exactCopy, LogLimit, toWireError, WIRE_LIMITS, type Control, type LogLevel, type ToWorker } from './wire.ts'
+import { exactCopy, LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type ToWorker } from './wire.ts'
 
 export interface HostOptions {
   /** Evaluates the payload; called once, at the first load. */
@@ -42,7 +42,8 @@ export class ServiceHost {
     try {
       const value = await this.#obey(control)
       if (control.action === 'snapshot') send({ type: 'done', id, value }, (value as Snapshot).bytes)
-      else send({ type: 'done', id, value })
+      // Nothing but health has a value; what a service happens to return must not spoil a batch.
+      else send({ type: 'done', id, ...(control.action === 'health' ? { value: readHealth(value) } : {}) })
     } catch (error) {
       const wire = toWireError(error)
       if (wire.code === 'INTERNAL') this.#log('warn', 'a control failed', { action: control.action, error: textOf(error) })
@@ -95,6 +96,8 @@ export class ServiceHost {
     const service = this.#running()
     if (!service.snapshot) throw new OffboxError('INTERNAL', 'the manifest lists snapshot.writes but the service has no snapshot()')
     const { bytes } = service.snapshot(schema)
+    if (!(bytes instanceof Uint8Array) || (bytes.buffer as ArrayBuffer).detached)
+      throw new OffboxError('INTERNAL', 'snapshot() gave no bytes, or the same twice')
     // A view is copied, since its whole buffer would go.
     return { schema, bytes: bytes.byteLength === bytes.buffer.byteLength && bytes.buffer instanceof ArrayBuffer ? bytes : exactCopy(bytes) }
   }

@@ -1,0 +1,61 @@
+import t from 'tap'
+import type { VerifiedBundle } from '../../../agent/supervisor/types.ts'
+import { createSupervisor } from '../../../agent/supervisor/supervisor.ts'
+import { counterBundle } from '../../fixtures/services/counter/bundle.ts'
+import { ask, until } from './harness.ts'
+
+/** A worker script that answers controls as it should and calls as `onOpen` says: what a service could do that got hold of the port. */
+const hostile = (onOpen: string) => `
+const { workerData } = require('node:worker_threads')
+const { port } = workerData
+port.on('message', (batch) => {
+  for (const message of batch) {
+    if (message.type === 'control') port.postMessage([{ type: 'done', id: message.id, value: { status: 'healthy', evidence: {} } }])
+    if (message.type === 'open') { ${onOpen} }
+  }
+})`
+
+async function running(t: import('tap').Test, onOpen: string, bundle: VerifiedBundle) {
+  const asked: string[] = []
+  const supervisor = createSupervisor(
+    {
+      capability: async (_, capability, operation) => void asked.push(`${capability}.${operation}`),
+      log: () => {},
+      methodsChanged: () => {},
+    },
+    { hostText: hostile(onOpen), limits: { backoffFirstMs: 1 } },
+  )
+  t.teardown(() => supervisor.close())
+  await supervisor.install(bundle, {})
+  await supervisor.commit('counter')
+  return { supervisor, asked }
+}
+
+for (const [what, onOpen] of Object.entries({
+  'a message that is none': `port.postMessage([{ type: 'nonsense' }])`,
+  'something else than a batch': `port.postMessage('text')`,
+  'a stream message for a unary call': `port.postMessage([{ type: 'data', call: message.call, bytes: new Uint8Array(1) }])`,
+})) {
+  t.test(`a worker that sends ${what} is ended and started anew`, async (t) => {
+    const { supervisor } = await running(t, onOpen, await counterBundle('1.0.0'))
+    t.match(await ask(supervisor, 'Next'), { error: 'SERVICE_CRASHED', message: /protocol/ })
+    await until('the next start', () => supervisor.get('counter')?.starts === 2)
+  })
+}
+
+t.test('a capability that the manifest does not name is refused, however it is asked for', async (t) => {
+  const onOpen = `
+    port.postMessage([{ type: 'capability', id: 1, capability: 'keystore', operation: 'request', input: {} }])
+    port.on('message', (batch) => {
+      for (const answer of batch) if (answer.type === 'capabilityResult') port.postMessage([{ type: 'end', call: message.call, error: answer.error }])
+    })`
+  const { supervisor, asked } = await running(t, onOpen, await counterBundle('1.0.0'))
+  t.match(await ask(supervisor, 'Next'), { error: 'CAPABILITY_DENIED' })
+  t.same(asked, [])
+})
+
+t.test('answers to calls that nobody made are ignored', async (t) => {
+  const onOpen = `port.postMessage([{ type: 'end', call: 999 }, { type: 'cancelled', call: 998 }, { type: 'done', id: 997 }, { type: 'end', call: message.call, bytes: new Uint8Array([52]) }])`
+  const { supervisor } = await running(t, onOpen, await counterBundle('1.0.0'))
+  t.same(await ask(supervisor, 'Next'), { text: '4' })
+})

@@ -1,0 +1,81 @@
+import t from 'tap'
+import { exactCopy, LogLimit, Outbox, readFromWorker, readHealth, readSnapshot, toWireError, WIRE_LIMITS } from '../../../services/sdk/wire.ts'
+
+t.test('the first message of a turn goes at once, the others together when the turn ends, in order', async (t) => {
+  const batches: number[][] = []
+  const outbox = new Outbox<number>((batch) => batches.push(batch))
+  for (const one of [1, 2, 3, 4]) outbox.send(one)
+  t.same(batches, [[1]])
+  await new Promise((resolve) => setImmediate(resolve))
+  t.same(batches, [[1], [2, 3, 4]])
+  await new Promise((resolve) => setImmediate(resolve))
+  outbox.send(5)
+  t.same(batches, [[1], [2, 3, 4], [5]])
+})
+
+t.test('a copy shows nothing of the pool it came from', async (t) => {
+  const pooled = Buffer.from('ten bytes!')
+  const copy = exactCopy(pooled)
+  t.equal(copy.buffer.byteLength, 10)
+  t.not(copy.buffer, pooled.buffer)
+})
+
+t.test('every malformed message from a worker is refused', async (t) => {
+  const bytes = new Uint8Array(1)
+  const good = [
+    { type: 'data', call: 1, bytes },
+    { type: 'end', call: 1 },
+    { type: 'end', call: 1, bytes },
+    { type: 'end', call: 1, error: { code: 'INTERNAL', message: '' } },
+    { type: 'cancelled', call: 1 },
+    { type: 'credit', call: 1, count: 1 },
+    { type: 'done', id: 1, value: {} },
+    { type: 'capability', id: 1, capability: 'proc', operation: 'read', input: undefined },
+    { type: 'log', level: 'info', message: 'm', fields: {} },
+  ]
+  t.equal(readFromWorker(good), good)
+  const bad: unknown[] = [
+    null,
+    'text',
+    {},
+    { type: 'nonsense' },
+    { type: 'data', call: -1, bytes },
+    { type: 'data', call: 1.5, bytes },
+    { type: 'data', call: 1, bytes: 'text' },
+    { type: 'data', call: 1, bytes: new Uint8Array(WIRE_LIMITS.messageBytesMax + 1) },
+    { type: 'end', call: 1, error: { code: 'NO_SUCH_CODE', message: '' } },
+    { type: 'end', call: 1, error: null },
+    { type: 'end', call: 1, error: { code: 'INTERNAL', message: 'x'.repeat(WIRE_LIMITS.errorCharsMax + 1) } },
+    { type: 'credit', call: 1, count: 1e9 },
+    { type: 'done', id: '1' },
+    { type: 'capability', id: 1, capability: 7, operation: 'read' },
+    { type: 'log', level: 'shout', message: 'm', fields: {} },
+    { type: 'log', level: 'info', message: 'm', fields: null },
+  ]
+  for (const one of bad) t.throws(() => readFromWorker([one]), { message: /malformed/ }, JSON.stringify(one)?.slice(0, 60))
+  t.throws(() => readFromWorker(good[0]), { message: 'not a batch' })
+})
+
+t.test('health and snapshots are read back clean, or refused', async (t) => {
+  t.same(readHealth({ status: 'degraded', reason: 'r', evidence: { up: 1 }, extra: 1 }), { status: 'degraded', reason: 'r', evidence: { up: 1 } })
+  for (const bad of [null, {}, { status: 'fine', evidence: {} }, { status: 'healthy' }, { status: 'healthy', evidence: { up: '1' } }])
+    t.throws(() => readHealth(bad))
+  const snapshot = { schema: 2, bytes: new Uint8Array(3) }
+  t.same(readSnapshot(snapshot, 2), snapshot)
+  for (const bad of [null, { schema: 1, bytes: new Uint8Array() }, { schema: 2, bytes: 'text' }]) t.throws(() => readSnapshot(bad, 2))
+})
+
+t.test('an error keeps its code whatever class it is of; anything else is INTERNAL', async (t) => {
+  t.same(toWireError({ code: 'CONFIG_INVALID', message: 'm' }), { code: 'CONFIG_INVALID', message: 'm' })
+  t.match(toWireError(Object.assign(new Error('m'), { code: 'ENOENT' })), { code: 'INTERNAL', message: 'm' })
+  t.match(toWireError(undefined), { code: 'INTERNAL' })
+  t.equal(toWireError(new Error('x'.repeat(9_999))).message.length, WIRE_LIMITS.errorCharsMax)
+})
+
+t.test('a burst of lines passes, then so many a second, and what was dropped is counted', async (t) => {
+  const limit = new LogLimit()
+  let passed = 0
+  for (let line = 0; line < 1_000; line++) if (limit.admit(1_000) !== undefined) passed++
+  t.equal(passed, WIRE_LIMITS.logBurstLines)
+  t.equal(limit.admit(1_100), 800)
+})
