@@ -5,7 +5,7 @@ import { makeBundle } from '../fixtures/bundles.ts'
 import { COUNTER_METHODS, payloadOf } from '../fixtures/services/counter/bundle.ts'
 import { type AgentProcess, ask, connect, freePort, isServing, type Lab, makeLab, send, startAgent } from './agent-process.ts'
 
-const rounds = 8
+const rounds = 7
 let lab: Lab
 let code: string
 const agents: AgentProcess[] = []

@@ -144,7 +144,10 @@ t.test('a disk that is full for one operation, or from one on until space is fre
 
 t.test('on a disk that forgets what was synced, the same check finds a loss: it can fail', async (t) => {
   let found = 0
-  const record = (holds: unknown) => (holds ? true : (found += 1) > 0)
+  const record = (holds: unknown) => {
+    if (!holds) found += 1
+    return true
+  }
   const counting = { ok: record, equal: (one: unknown, other: unknown) => record(one === other), same: () => true }
   for (let at = 20; at < 120; at += 5) {
     const disk = new FakeFileSystem()

@@ -1,0 +1,62 @@
+import t from 'tap'
+import { Audit } from '../../../agent/api/audit.ts'
+import { auditBytesMax, auditQueueMax } from '../../../agent/limits.ts'
+import { FakeClock } from '../../fakes/clock.ts'
+import { failure, FakeFileSystem } from '../../fakes/file-system.ts'
+
+const path = '/state/audit.log'
+const log = { error: () => {} }
+const make = (disk: FakeFileSystem, clock = new FakeClock()) => ({ audit: new Audit({ path, clock, show: () => {}, log, files: disk }), clock })
+const linesOf = async (disk: FakeFileSystem, file = path) =>
+  Buffer.from((await disk.read(file)) ?? [])
+    .toString()
+    .trim()
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+
+t.test('an intent is on disk when it resolves, with everything that waited before it', async (t) => {
+  const disk = new FakeFileSystem()
+  const { audit } = make(disk)
+  audit.record({ principal: 'a', method: '/read', decision: 'allow', status: 'OK' })
+  await audit.intent({ principal: 'b', method: '/change', decision: 'intent' })
+  t.match(await linesOf(disk.restarted('power')), [
+    { method: '/read', atMs: Number },
+    { method: '/change', decision: 'intent' },
+  ])
+})
+
+t.test('reads are written together within a second', async (t) => {
+  const disk = new FakeFileSystem()
+  const { audit, clock } = make(disk)
+  for (let at = 0; at < 50; at++) audit.record({ principal: 'a', method: `/read${at}`, decision: 'allow' })
+  t.same(await linesOf(disk), [])
+  await clock.advance(1_000)
+  t.equal((await linesOf(disk.restarted('power'))).length, 50)
+})
+
+t.test('a full disk refuses an intent and keeps what waits', async (t) => {
+  const disk = new FakeFileSystem()
+  const { audit } = make(disk)
+  audit.record({ principal: 'a', method: '/read', decision: 'allow' })
+  disk.before = () => {
+    throw failure('ENOSPC')
+  }
+  await t.rejects(audit.intent({ principal: 'b', method: '/change', decision: 'intent' }), { code: 'STORE_FULL' })
+  disk.before = () => {}
+  await audit.intent({ principal: 'b', method: '/next', decision: 'intent' })
+  t.match(await linesOf(disk), [{ method: '/read' }, { method: '/next' }])
+})
+
+t.test('the log is bounded on disk and in memory, and says how much it dropped', async (t) => {
+  const disk = new FakeFileSystem()
+  const { audit } = make(disk)
+  const filler = 'x'.repeat(100_000)
+  for (let at = 0; at < 25; at++) await audit.intent({ principal: 'a', method: `/${at}`, decision: 'intent', filler })
+  t.ok((await disk.sizeBytes(path)) <= auditBytesMax)
+  t.ok((await disk.sizeBytes(`${path}.1`)) <= auditBytesMax)
+  t.equal((await linesOf(disk)).at(-1)?.['method'], '/24')
+  for (let at = 0; at < auditQueueMax + 7; at++) audit.record({ principal: 'a', method: '/read', decision: 'allow' })
+  await audit.close()
+  t.ok((await linesOf(disk)).some((line) => line['dropped'] === 7))
+})
