@@ -1,6 +1,12 @@
 /**
  * The contract between a service and the agent that runs it. A service's bundle is one script whose exports are a
  * `ServiceModule`; the host (run.ts) creates the service, and the agent decides when its methods are called.
+ *
+ * Service code finds ECMAScript, timers, text codecs, AbortController, URL, performance and console (sandbox.ts); no `process`, `Buffer`,
+ * `fetch` or module of Node. An exception that nobody catches ends the worker: a crash, to be restarted or reverted.
+ *
+ * At a swap the agent holds new calls, waits for unary calls under way, takes streams off (resumable ones go on in the successor, the
+ * others end with SWAP_IN_PROGRESS), then asks for `quiesce` and `snapshot`.
  */
 import type { Capabilities } from '../../core/capabilities.ts'
 import type { Health } from '../../core/health.ts'
@@ -33,7 +39,10 @@ export interface Service<Config = unknown> {
   selfTest?(): Promise<void>
   /** Optional: finish background work and refuse to begin more, within `ctx.quiesceTimeoutMs`. Calls are held by the agent. */
   quiesce?(): Promise<void>
-  /** Optional: state for the successor in the asked schema (one of the manifest's `snapshot.writes`). Called after quiesce. */
+  /**
+   * Optional: state for the successor in the asked schema (one of the manifest's `snapshot.writes`). Called after quiesce; twice, with
+   * different schemas, when the successor reads one and this version itself another.
+   */
   snapshot?(schema: number): Snapshot
 }
 
@@ -72,7 +81,7 @@ export interface Call {
   readonly metadata: Readonly<Record<string, string>>
 }
 
-/** One served method over raw bytes; made by the four functions below. */
+/** One served method over raw bytes; made by the four functions below. What a handler answers is copied: it may keep its bytes. */
 export type Served =
   | { readonly path: string; readonly kind: 'unary'; handle(request: Uint8Array, call: Call): Promise<Uint8Array> }
   | { readonly path: string; readonly kind: 'serverStream'; handle(request: Uint8Array, call: Call): AsyncIterable<Uint8Array> }
