@@ -5,16 +5,14 @@
 import { randomUUID } from 'node:crypto'
 import { access, mkdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { BirdProtocol, BirdRoute } from '../../core/capabilities.ts'
 import type { Clock } from '../../core/clock.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
 import type { ChangeEngine, ChangeRecord } from '../change/types.ts'
 import type { AtomicFiles } from '../store/atomic.ts'
-import { birdCommand } from './bird-client.ts'
+import { BirdControl, type BirdSight } from './bird-control.ts'
 import { BirdDaemon, type BirdPaths, birdPaths } from './bird-daemon.ts'
-import { BIRD_CODE, failed, failureText, parseProtocols, parseStatus, type Reply, RouteReader } from './bird-protocol.ts'
 import { type BirdRecord, BirdRecords, emptyRecord, makeRecord } from './bird-record.ts'
-import { composeConfig, configTextBytesMax, defaultText, explain, isQuotable, screenText } from './bird-text.ts'
+import { composeConfig, configTextBytesMax, defaultText, isQuotable, screenText } from './bird-text.ts'
 import { Input } from './input.ts'
 import { type DriverLog, type Operations, Serial } from './types.ts'
 
@@ -54,6 +52,7 @@ export class BirdDriver {
   readonly #options: BirdOptions
   readonly #paths: BirdPaths
   readonly #records: BirdRecords
+  readonly #control: BirdControl
   readonly #daemon: BirdDaemon
   /** Everything that changes what BIRD runs goes through here. */
   readonly #serial = new Serial()
@@ -63,12 +62,13 @@ export class BirdDriver {
   #provisional: Provisional | undefined
   /** BIRD may run something else than the confirmed text. */
   #stale = true
-  #reading: Promise<{ version: string; routerId: string; protocols: BirdProtocol[] }> | undefined
+  #reading: Promise<BirdSight> | undefined
 
   constructor(options: BirdOptions) {
     this.#options = options
     this.#paths = birdPaths(options.runDir)
     this.#records = new BirdRecords(options.files, options.stateDir)
+    this.#control = new BirdControl(this.#paths.socket)
     this.#daemon = new BirdDaemon({
       command: options.command,
       paths: this.#paths,
@@ -82,7 +82,7 @@ export class BirdDriver {
       apply: async (service, input) => await this.#apply(service, new Input(input)),
       current: async () => this.#live(),
       protocols: async () => await this.#protocols(),
-      routes: async (_, input) => await this.#routes(new Input(input).integer('max', 0, birdRoutesMax)),
+      routes: async (_, input) => await this.#control.routes(new Input(input).integer('max', 0, birdRoutesMax)),
       setDrained: async (_, input) => await this.#setDrained(new Input(input).boolean('drained')),
       drained: async () => await this.#isDrained(),
     }
@@ -169,7 +169,7 @@ export class BirdDriver {
     try {
       // From here on what runs is unknown until BIRD has answered.
       this.#stale = true
-      expectReconfigured(await birdCommand(this.#paths.socket, `configure "${path}" timeout ${timerS}`))
+      await this.#control.configure(path, timerS)
     } finally {
       await rm(path, { force: true })
     }
@@ -208,7 +208,7 @@ export class BirdDriver {
   /** A BIRD that does not answer now is brought into line by the watch, which starts it with the file just written. */
   async #configureCurrent(): Promise<void> {
     try {
-      expectReconfigured(await birdCommand(this.#paths.socket, `configure "${this.#paths.config}"`))
+      await this.#control.configure(this.#paths.config)
       this.#stale = false
     } catch (error) {
       this.#options.log.error({ error: messageOf(error) }, 'BIRD did not take the confirmed configuration; it is tried again')
@@ -242,28 +242,11 @@ export class BirdDriver {
   }
 
   /** Callers at the same time share one question to BIRD. */
-  async #protocols(): Promise<{ version: string; routerId: string; protocols: BirdProtocol[] }> {
-    this.#reading ??= this.#readProtocols().finally(() => {
+  async #protocols(): Promise<BirdSight> {
+    this.#reading ??= this.#control.protocols().finally(() => {
       this.#reading = undefined
     })
     return await this.#reading
-  }
-
-  async #readProtocols(): Promise<{ version: string; routerId: string; protocols: BirdProtocol[] }> {
-    const status = parseStatus(expectAnswer(await birdCommand(this.#paths.socket, 'show status')))
-    return { ...status, protocols: parseProtocols(expectAnswer(await birdCommand(this.#paths.socket, 'show protocols all'))) }
-  }
-
-  async #routes(max: number): Promise<BirdRoute[]> {
-    if (max === 0) return []
-    const reader = new RouteReader()
-    // One more is begun before it stops, so that the next hop of the last one has been read.
-    const onLine = (line: Reply['lines'][number]) => {
-      reader.line(line)
-      return reader.routes.length <= max
-    }
-    expectAnswer(await birdCommand(this.#paths.socket, 'show route table master4', { onLine }))
-    return reader.routes.slice(0, max)
   }
 
   async #setDrained(drained: boolean): Promise<void> {
@@ -273,7 +256,7 @@ export class BirdDriver {
       await this.#markDrained(drained)
       try {
         await this.#writeConfig(this.#paths.config, this.#current)
-        expectReconfigured(await birdCommand(this.#paths.socket, `configure "${this.#paths.config}"`))
+        await this.#control.configure(this.#paths.config)
       } catch (error) {
         await this.#markDrained(before)
         this.#stale = true
@@ -281,9 +264,7 @@ export class BirdDriver {
         throw error
       }
       // BIRD re-announces by itself where it sees that a filter changed; asking again costs one update and misses nobody.
-      for (const { name, type, info } of (await this.#readProtocols()).protocols) {
-        if (type === 'BGP' && info === 'Established') expectAnswer(await birdCommand(this.#paths.socket, `reload out ${name}`))
-      }
+      await this.#control.announceAgain()
     })
   }
 
@@ -313,9 +294,7 @@ export class BirdDriver {
     const path = join(this.#options.runDir, `bird-check-${randomUUID()}.conf`)
     try {
       await this.#writeConfig(path, record)
-      const reply = await birdCommand(this.#paths.socket, `configure check "${path}"`)
-      if (reply.code === BIRD_CODE.configurationError) throw new OffboxError('CONFIG_INVALID', `BIRD refuses the configuration: ${explain(failureText(reply))}`)
-      expectAnswer(reply)
+      await this.#control.check(path)
     } finally {
       await rm(path, { force: true })
     }
@@ -328,19 +307,6 @@ export class BirdDriver {
     await writeFile(`${path}.new`, composeConfig({ text, drained: await this.#isDrained(), logPath }), { mode: 0o600 })
     await rename(`${path}.new`, path)
   }
-}
-
-function expectAnswer(reply: Reply): Reply {
-  if (failed(reply)) throw new OffboxError('DRIVER_FAILED', `BIRD refused: ${failureText(reply)}`)
-  return reply
-}
-
-/** @throws CONFIG_INVALID what it was given does not parse; DRIVER_FAILED anything else but success */
-function expectReconfigured(reply: Reply): void {
-  const { reconfigured, reconfigurationInProgress, reconfigurationQueued, configurationError } = BIRD_CODE
-  if (reply.code === configurationError) throw new OffboxError('CONFIG_INVALID', `BIRD refuses the configuration: ${explain(failureText(reply))}`)
-  if (reply.code === reconfigured || reply.code === reconfigurationInProgress || reply.code === reconfigurationQueued) return
-  throw new OffboxError('DRIVER_FAILED', `BIRD did not reconfigure: ${reply.lines.at(-1)?.text.trim() ?? ''} (code ${reply.code})`)
 }
 
 function inProgress({ changeId }: Provisional): OffboxError {
