@@ -2,7 +2,6 @@
 import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import { OffboxError } from '../../core/errors.ts'
-import { readConfig } from '../config/config.ts'
 import { Home, homePath, readAnchors, readIdentity } from '../home/home.ts'
 import { RpcClient } from '../rpc/client.ts'
 import { type Printer, printer } from './output.ts'
@@ -93,6 +92,7 @@ async function targetOf(home: Home, address: string | undefined): Promise<string
     return address
   }
   if (existsSync(home.socket)) return `unix:${home.socket}`
+  const { readConfig } = await import('../config/config.ts')
   const { controller } = await readConfig(home.config)
   return `${controller.address}:${controller.apiPort}`
 }

@@ -4,7 +4,6 @@ import { OffboxError } from '../../../core/errors.ts'
 import type { LogRecord } from '../../../proto/gen/device.ts'
 import { type DesiredService, type FleetDevice, FleetMethods } from '../../../proto/gen/fleet.ts'
 import { RoutingConfig } from '../../../proto/gen/routing.ts'
-import { readRoutingFile } from '../../config/routing.ts'
 import { action, type CommonOptions, remoteLeaf } from '../context.ts'
 import { printable, table, time } from '../output.ts'
 
@@ -96,7 +95,7 @@ export function deviceCommands(root: Command): void {
     .action(
       action<DesireOptions, [string]>(async ({ print, controller }, options, deviceId) => {
         const wanted = (options.service ?? []).map(nameAndVersion)
-        const routing = typeof options.routing === 'string' ? RoutingConfig.encode(await readRoutingFile(options.routing)) : null
+        const routing = typeof options.routing === 'string' ? await routingOf(options.routing) : null
         const device = await controller(async (client) => {
           const now = await client.unary(FleetMethods.GetDevice, { deviceId })
           const desired = {
@@ -118,6 +117,11 @@ export function deviceCommands(root: Command): void {
         print.result(rotation, `${deviceId}: certificate ${rotation.oldSerial} -> ${rotation.newSerial}`)
       }),
     )
+}
+
+async function routingOf(file: string): Promise<Uint8Array> {
+  const { readRoutingFile } = await import('../../config/routing.ts')
+  return RoutingConfig.encode(await readRoutingFile(file))
 }
 
 /** In the old order, new ones last. */

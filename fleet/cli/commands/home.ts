@@ -1,6 +1,5 @@
 /** offbox init */
 import type { Command } from 'commander'
-import { initHome } from '../../home/init.ts'
 import { action, type CommonOptions, leaf } from '../context.ts'
 
 export function homeCommands(root: Command): void {
@@ -11,6 +10,8 @@ export function homeCommands(root: Command): void {
     .option('--fleet <name>', 'name of the fleet, a slug (default: lab)')
     .action(
       action<CommonOptions & { fleet?: string }, []>(async ({ home, print }, options) => {
+        // Certificates and servers are loaded by the commands that need them: the others start in half the time.
+        const { initHome } = await import('../../home/init.ts')
         const report = await initHome(home.path, { ...(options.fleet === undefined ? {} : { fleet: options.fleet }), nowMs: Date.now() })
         print.result(report, () =>
           report.made.length === 0

@@ -4,9 +4,7 @@ import { type Command, InvalidArgumentError } from 'commander'
 import pino from 'pino'
 import { systemClock } from '../../../core/clock.ts'
 import { OffboxError } from '../../../core/errors.ts'
-import { type BootServer, serveBoot } from '../../boot/boot-server.ts'
-import { readConfig } from '../../config/config.ts'
-import { startController } from '../../controller/controller.ts'
+import type { BootServer } from '../../boot/boot-server.ts'
 import type { Home } from '../../home/home.ts'
 import { action, type CommonOptions, leaf } from '../context.ts'
 
@@ -29,6 +27,7 @@ export function serveCommands(root: Command): void {
     .action(
       action<ServeOptions, []>(async ({ home, print, signal }, options) => {
         const log = logger(options)
+        const { startController } = await import('../../controller/controller.ts')
         const running = await startController({ home: home.path, clock: systemClock, log, ...(options.address ? { address: options.address } : {}) })
         try {
           const boot = options.boot ? await startBoot(home, running.address, log) : null
@@ -68,6 +67,8 @@ function served(parent: Command, spec: string, summary: string, examples: readon
 }
 
 async function startBoot(home: Home, address: string | undefined, log: pino.Logger): Promise<BootServer> {
+  const { readConfig } = await import('../../config/config.ts')
+  const { serveBoot } = await import('../../boot/boot-server.ts')
   const { controller } = await readConfig(home.config)
   const host = address ?? controller.address
   const server = await serveBoot({
