@@ -45,6 +45,10 @@ export const drainMs = 1_000
 /** Log records kept for Device.Logs, and what they may take. */
 export const logRecordsMax = 4_000
 export const logBytesMax = 2 * 1024 * 1024
+/** Audit records kept for Device.Logs; the audit log on disk holds more. */
+export const auditRecordsMax = 1_000
+/** Refused handshakes that are logged one by one; strangers must not be able to push everything else out of the log. */
+export const refusalsLoggedPerMinuteMax = 20
 /** Events and records waiting for one slow reader of Watch or Logs. */
 export const watchQueueMax = 2_048
 /** Streams of Watch and Logs open at once. */

@@ -3,7 +3,7 @@
  * the agent has no other log.
  */
 import { pino, type Logger } from 'pino'
-import { logBytesMax, logRecordsMax, watchQueueMax } from './limits.ts'
+import { auditRecordsMax, logBytesMax, logRecordsMax, watchQueueMax } from './limits.ts'
 
 export type { Logger } from 'pino'
 
@@ -19,18 +19,34 @@ export interface StoredRecord {
 export interface AgentLog {
   readonly log: Logger
   readonly ring: LogRing
+  /** Audit records alone: reads would push everything else out of the ring, and a serial console is slow. */
+  readonly audits: LogRing
 }
 
 /** @param write where lines go; stdout by default */
 export function createLog(level: Level, write: (line: string) => void = (line) => process.stdout.write(line)): AgentLog {
-  const ring = new LogRing()
+  const ring = new LogRing(logRecordsMax)
   const stream = {
     write: (line: string) => {
       write(line)
       ring.push(line)
     },
   }
-  return { log: pino({ level, base: undefined, formatters: { level: (label) => ({ level: label }) } }, stream), ring }
+  return { log: pino({ level, base: undefined, formatters: { level: (label) => ({ level: label }) } }, stream), ring, audits: new LogRing(auditRecordsMax) }
+}
+
+/**
+ * Keeps an audit record for reading, and logs those that matter to whoever looks at the console: changes, denials, failures. A
+ * read that went well is in the audit log and in `audits` alone.
+ */
+export function showAudit(
+  { log, audits }: AgentLog,
+  record: { readonly decision: string; readonly status?: string; readonly mutation?: unknown },
+  atMs: number,
+): void {
+  audits.push(JSON.stringify({ level: 'info', time: atMs, audit: true, ...record, msg: 'audit' }))
+  const quiet = record.decision === 'allow' && record.mutation !== true && (record.status === 'OK' || record.status === 'CANCELLED')
+  if (!quiet) log.info({ audit: true, ...record }, 'audit')
 }
 
 /** The newest lines, oldest first, and those who wait for more. */
@@ -38,7 +54,12 @@ export class LogRing {
   #records: StoredRecord[] = []
   #sequence = 0
   #bytes = 0
+  readonly #recordsMax: number
   readonly #waiting = new Set<(record: StoredRecord) => void>()
+
+  constructor(recordsMax: number) {
+    this.#recordsMax = recordsMax
+  }
 
   push(line: string): void {
     this.#sequence += 1
@@ -46,7 +67,7 @@ export class LogRing {
     this.#records.push(record)
     this.#bytes += line.length
     // Trimmed by an eighth at a time: shifting an array by one for every line is slow.
-    if (this.#records.length > logRecordsMax * 1.125 || this.#bytes > logBytesMax * 1.125) this.#trim()
+    if (this.#records.length > this.#recordsMax * 1.125 || this.#bytes > logBytesMax * 1.125) this.#trim()
     for (const listener of this.#waiting) listener(record)
   }
 
@@ -60,7 +81,7 @@ export class LogRing {
   }
 
   #trim(): void {
-    let first = Math.max(0, this.#records.length - logRecordsMax)
+    let first = Math.max(0, this.#records.length - this.#recordsMax)
     for (let at = 0; at < first; at++) this.#bytes -= this.#records[at]?.line.length ?? 0
     while (this.#bytes > logBytesMax && first < this.#records.length) {
       this.#bytes -= this.#records[first]?.line.length ?? 0

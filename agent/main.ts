@@ -25,7 +25,7 @@ import { ServiceChanges } from './change/service-changes.ts'
 import { type AgentConfig, readConfig } from './config.ts'
 import { createDrivers } from './drivers/drivers.ts'
 import { servicesWaitMs } from './limits.ts'
-import { createLog } from './log.ts'
+import { createLog, showAudit } from './log.ts'
 import { AtomicFiles } from './store/atomic.ts'
 import { nodeFileSystem } from './store/file-system.ts'
 import { createSupervisor } from './supervisor/supervisor.ts'
@@ -36,7 +36,8 @@ import { verifyBundle } from './trust/verify.ts'
 /** Starts everything; resolves, once it serves, with the way to stop. What is already up when a step fails is undone. */
 async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void> {
   const { stateDir, runDir, boot } = config
-  const { log, ring } = createLog(config.logLevel)
+  const agentLog = createLog(config.logLevel)
+  const { log, ring, audits } = agentLog
   const files = new AtomicFiles()
   for (const directory of [stateDir, runDir]) await nodeFileSystem.makeDirectory(directory)
   undo.push(await takeLock(stateDir))
@@ -49,7 +50,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const floors = new FloorStore(files, stateDir, anchors.bundleKeys)
   await floors.load().catch((error) => log.error({ err: error }, 'the stored floors cannot be used; the controller has to send them again'))
   const bundles = new BundleStore(files, stateDir, anchors.bundleKeys)
-  const audit = new Audit({ path: join(stateDir, 'audit.log'), clock, log, show: (record) => log.info({ audit: true, ...record }, 'audit') })
+  const audit = new Audit({ path: join(stateDir, 'audit.log'), clock, log, show: (record) => showAudit(agentLog, record, clock.nowMs()) })
   undo.push(async () => await audit.close())
   const journal = new Journal(files, join(stateDir, 'changes'), (fields, message) => log.error(fields, message))
   const engine = new Engine({
@@ -118,6 +119,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
     identity: () => serving ?? identity,
     floors,
     ring,
+    audits,
     clock,
     uptimeMs,
     reboot: boot === 'pxe' ? () => process.kill(1, 'SIGTERM') : null,
@@ -128,6 +130,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
     finished: (admitted, status) => gate.finished(admitted, status),
     toStatus: (error) => toStatus(error, log),
   })
+  serve.others()
   await front.listen()
   undo.push(async () => await front?.close())
   // What enrolment stored goes through the keystore, which serves it from now on.

@@ -30,6 +30,7 @@ export interface DeviceParts {
   readonly identity: () => Identity
   readonly floors: FloorStore
   readonly ring: LogRing
+  readonly audits: LogRing
   readonly clock: Clock
   /** Time since the machine (a local agent: the agent) started, milliseconds. */
   readonly uptimeMs: () => number
@@ -39,7 +40,7 @@ export interface DeviceParts {
 }
 
 export function serveDevice(serve: Serve, parts: DeviceParts): void {
-  const { facts, floors, clock, ring } = parts
+  const { facts, floors, clock } = parts
 
   serve.unary(DeviceMethods.Info, async () => {
     const identity = parts.identity()
@@ -80,6 +81,7 @@ export function serveDevice(serve: Serve, parts: DeviceParts): void {
   let watchers = 0
   serve.serverStream(DeviceMethods.Logs, async function* (request, { signal }) {
     const wanted = filterOf(request)
+    const ring = request.auditOnly ? parts.audits : parts.ring
     if (watchers >= watchersMax) throw new OffboxError('LIMIT_REACHED', `${watchersMax} readers are open`)
     watchers += 1
     const backlog = new Backlog<LogRecordInit>()

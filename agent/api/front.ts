@@ -10,6 +10,7 @@ import { OffboxError } from '../../core/errors.ts'
 import type { Identity } from '../boot/identity.ts'
 import * as limits from '../limits.ts'
 import { type Principal, principalOf } from './authorize.ts'
+import { Refusals } from './refusals.ts'
 
 export interface Connection {
   readonly principal: Principal
@@ -37,8 +38,8 @@ export interface Front {
   rotate(identity: Pick<Identity, 'keyPem' | 'chainPem'>): void
   /** The connection a call came over, by `call.getPeer()`. */
   connection(peer: string): Connection | undefined
-  /** Handshakes refused since the start. */
-  readonly refusedHandshakes: number
+  /** Connections refused since the start. */
+  readonly refused: number
   close(): Promise<void>
 }
 
@@ -59,7 +60,7 @@ export function createFront(options: FrontOptions): Front {
   const connections = new Map<string, Connection>()
   const sockets = new Set<Socket>()
   const perAddress = new Map<string, number>()
-  let refusedHandshakes = 0
+  const refusals = new Refusals(clock, (fields, message) => log.warn(fields, message))
 
   const listener = createServer({
     ...secureContext(options.identity, options.caPem),
@@ -73,7 +74,7 @@ export function createFront(options: FrontOptions): Front {
     const address = socket.remoteAddress ?? ''
     const held = perAddress.get(address) ?? 0
     if (sockets.size >= limits.connectionsMax || held >= limits.connectionsPerAddressMax) {
-      log.warn({ address, open: sockets.size, ofAddress: held }, 'connection refused: too many')
+      refusals.note({ address, open: sockets.size, ofAddress: held }, 'connection refused: too many')
       socket.destroy()
       return
     }
@@ -87,8 +88,7 @@ export function createFront(options: FrontOptions): Front {
     })
   })
   listener.on('tlsClientError', (error, socket) => {
-    refusedHandshakes += 1
-    log.warn({ address: socket.remoteAddress, reason: socket.authorizationError ?? error.message }, 'TLS handshake refused')
+    refusals.note({ address: socket.remoteAddress, reason: socket.authorizationError ?? error.message }, 'TLS handshake refused')
     // Without this a peer that never speaks would keep its socket for ever.
     socket.destroy()
   })
@@ -97,8 +97,7 @@ export function createFront(options: FrontOptions): Front {
     const certificate = socket.getPeerX509Certificate()
     const principal = socket.authorized && certificate ? principalOf(certificate.subjectAltName, fleet) : null
     if (!principal || !certificate || socket.alpnProtocol !== 'h2') {
-      refusedHandshakes += 1
-      log.warn({ address: socket.remoteAddress, subjectAltName: certificate?.subjectAltName, alpn: socket.alpnProtocol }, 'connection refused')
+      refusals.note({ address: socket.remoteAddress, subjectAltName: certificate?.subjectAltName, alpn: socket.alpnProtocol }, 'connection refused')
       socket.destroy()
       return
     }
@@ -122,8 +121,8 @@ export function createFront(options: FrontOptions): Front {
     },
     rotate: (identity) => listener.setSecureContext(secureContext(identity, options.caPem)),
     connection: (peer) => connections.get(peer),
-    get refusedHandshakes() {
-      return refusedHandshakes
+    get refused() {
+      return refusals.count
     },
     close: async () => {
       const closed = new Promise<void>((resolve) => listener.close(() => resolve()))

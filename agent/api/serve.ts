@@ -63,6 +63,25 @@ export class Serve {
     })
   }
 
+  /**
+   * Answers calls of methods that nobody serves; grpc-js would do so by itself, unaudited and without our trailer. It has no public
+   * way to say so: `_retrieveHandler` is internal, the version is pinned, and test/agent/api/front.test.ts notices a change.
+   */
+  others(): void {
+    const internal = this.#options.server as unknown as { _retrieveHandler(path: string): unknown }
+    const known = internal._retrieveHandler.bind(this.#options.server)
+    const same = (bytes: Buffer) => bytes
+    internal._retrieveHandler = (path) => {
+      const func = (call: ServerWritableStream<Buffer, Buffer>) => {
+        const run = async () => {
+          throw new OffboxError('METHOD_NOT_FOUND', `nothing on this device serves ${path}`)
+        }
+        void this.#run(call, path, run, (status) => call.emit('error', status))
+      }
+      return known(path) ?? { func, serialize: same, deserialize: same, type: 'bidi', path }
+    }
+  }
+
   async #run<T>(
     call: AnyCall,
     path: string,

@@ -78,10 +78,16 @@ t.test('a device enrols, runs a service, upgrades it, and keeps only what a fres
   t.match(await ask(lab, fresh, '/test.Counter/Next'), /\d/, 'what ran before answers')
   t.match(await fresh.unary(LifecycleMethods.Get, { service: 'counter' }), { version: '1.0.0' })
 
-  const audited = agent.lines.filter((line) => line['audit'] === true)
+  const audited: Record<string, unknown>[] = []
+  for await (const { fieldsJson } of fresh.serverStream(DeviceMethods.Logs, { auditOnly: true })) audited.push(JSON.parse(fieldsJson))
   t.ok(audited.some((line) => line['decision'] === 'intent' && line['method'] === '/offbox.v1.Lifecycle/Install'))
   t.ok(audited.some((line) => line['method'] === '/test.Counter/Next' && line['status'] === 'OK' && line['principal'] === 'spiffe://lab/operator/test'))
   t.ok(audited.some((line) => line['method'] === '/offbox.v1.Lifecycle/Confirm' && line['status'] === 'CONFIRM_NOT_FRESH'))
+  t.ok(agent.lines.some((line) => line['audit'] === true && line['status'] === 'CONFIRM_NOT_FRESH'))
+  t.notOk(
+    agent.lines.some((line) => line['audit'] === true && line['method'] === '/test.Counter/Next'),
+    'reads do not fill the console',
+  )
   await agent.kill('SIGTERM')
 })
 

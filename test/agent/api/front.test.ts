@@ -36,6 +36,7 @@ t.beforeEach(async (t) => {
   const audit = new Audit({ path: `${t.testdir()}/audit.log`, clock, show: (record) => records.push(record), log })
   const serve = new Serve({ server: front.server, gate: new Gate(front, audit, clock), audit, log })
   serve.unary(DeviceMethods.Ping, () => answerPing() as never)
+  serve.others()
   await front.listen()
   t.teardown(async () => {
     await front.close()
@@ -98,6 +99,24 @@ t.test('an error of the table keeps its code and status; what is not ours to tel
   one.close()
 })
 
+t.test('a method that nobody serves is METHOD_NOT_FOUND, for every kind of call, and audited', async (t) => {
+  const one = await client()
+  const nothing = { ...DeviceMethods.Ping, path: '/test.Nothing/Here' }
+  const wanted = { code: 'METHOD_NOT_FOUND', status: 12 }
+  await t.rejects(one.unary(nothing, { payload: new Uint8Array() }), wanted)
+  await t.rejects(one.clientStream(nothing as never, [{ payload: new Uint8Array() }, { payload: new Uint8Array() }] as never), wanted)
+  const all = async () => {
+    for await (const item of one.serverStream(nothing as never, { payload: new Uint8Array() } as never)) t.fail(`${item}`)
+  }
+  await t.rejects(all(), wanted)
+  await t.rejects(one.unary({ ...nothing, path: '/offbox.v1.Device/Nothing' }, { payload: new Uint8Array() }), { code: 'ROLE_DENIED', status: 7 })
+  t.same(
+    records.map(({ status }) => status),
+    ['METHOD_NOT_FOUND', 'METHOD_NOT_FOUND', 'METHOD_NOT_FOUND', 'ROLE_DENIED'],
+  )
+  one.close()
+})
+
 t.test('what is not TLS 1.3, not HTTP/2, or says nothing is cut', async (t) => {
   await cut(await tls({ minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' }))
   const { keyPem, certificatePem } = await identityOf('operator', 'me')
@@ -109,7 +128,7 @@ t.test('what is not TLS 1.3, not HTTP/2, or says nothing is cut', async (t) => {
   await cut(rubbish)
   const silent = connectPlain(port, '127.0.0.1')
   await cut(silent)
-  t.ok(front.refusedHandshakes >= 5)
+  t.ok(front.refused >= 5)
 })
 
 t.test('certificates of devices, services and other fleets are refused', async (t) => {
