@@ -98,6 +98,8 @@ export async function bringUp(wish: LabWish, context: LabContext): Promise<Lab> 
   const { birdCommand, ipCommand } = place
   const machines = await createDevices({ devices, virtual, accelerator: under, home, network, config, birdCommand, ipCommand, signal, log, say })
   undo.add('devices', async () => void (await Promise.allSettled(machines.map((one) => one.close()))))
+  // While the devices still answer: a rollout that is left running costs the next lab the time-out of each device.
+  undo.add('rollout under way', () => client.abandonRollouts())
   await Promise.all(machines.map((one) => one.powerOn()))
   await inSync(client, machines, context)
 

@@ -1,7 +1,7 @@
 /**
  * The lab's client, a process of its own inside the lab's network: it keeps calling the stateful method of telemetry on every
  * device, one call after the other, and looks at services and routes; once a second it prints what it saw as one JSON line.
- * SIGTERM or the end of stdin: the calls in flight are finished, a last line with "final": true is printed, and it exits.
+ * SIGTERM: the calls in flight are finished, a last line with "final": true is printed, and it exits.
  *
  *   node fleet/lab/observer.ts --home DIR --pause MS sw1=10.77.0.11:9339 …
  */
@@ -109,7 +109,6 @@ async function main(): Promise<void> {
   )
   const stop = new AbortController()
   for (const event of ['SIGTERM', 'SIGINT'] as const) process.on(event, () => stop.abort())
-  process.stdin.on('end', () => stop.abort()).resume()
   const print = (final: boolean) => {
     const devices = Object.fromEntries([...watched].map(([id, one]) => [id, { ...one.tally, look: one.look }]))
     process.stdout.write(`${JSON.stringify({ final, devices } satisfies Observation)}\n`)
