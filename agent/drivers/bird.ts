@@ -3,7 +3,7 @@
  * with BIRD's own timer, which undoes it even when this agent is gone, and with the change engine's deadline, which comes first.
  */
 import { randomUUID } from 'node:crypto'
-import { access, mkdir, rename, rm, writeFile } from 'node:fs/promises'
+import { access, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../../core/clock.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
@@ -24,6 +24,8 @@ export const birdConfirmTimeoutMaxMs = 3_600_000
 export const birdTimerMarginMs = 15_000
 /** sun_path is 108 bytes with its final zero. */
 const socketPathBytesMax = 107
+const NEW_SUFFIX = '.conf.new'
+const CANDIDATE = /^bird-.+\.conf$/
 
 export interface BirdOptions {
   readonly command: string
@@ -101,6 +103,7 @@ export class BirdDriver {
       throw new OffboxError('ARGUMENT_INVALID', `the run directory ${runDir} must be an absolute path of [A-Za-z0-9._/+@-] that leaves room for a socket name`)
     }
     await mkdir(runDir, { recursive: true, mode: 0o700 })
+    await this.#sweep()
     try {
       this.#current = await this.#records.current()
     } catch (error) {
@@ -300,12 +303,25 @@ export class BirdDriver {
     }
   }
 
+  /** Removes the candidates that a killed agent left. */
+  async #sweep(): Promise<void> {
+    const { runDir } = this.#options
+    const left = (await readdir(runDir)).filter((name) => CANDIDATE.test(name) || name.endsWith(NEW_SUFFIX))
+    for (const name of left) await rm(join(runDir, name), { force: true })
+  }
+
   async #writeConfig(path: string, record: BirdRecord): Promise<void> {
     const text = record.text === '' ? defaultText(this.#options.address) : record.text
     const logPath = join(this.#options.runDir, 'bird.log')
     // Renamed into place, so that a BIRD starting now reads a whole file. Not durable: a reboot empties the run directory.
-    await writeFile(`${path}.new`, composeConfig({ text, drained: await this.#isDrained(), logPath }), { mode: 0o600 })
-    await rename(`${path}.new`, path)
+    const next = path.replace(/\.conf$/, NEW_SUFFIX)
+    try {
+      await writeFile(next, composeConfig({ text, drained: await this.#isDrained(), logPath }), { mode: 0o600 })
+      await rename(next, path)
+    } catch (error) {
+      await rm(next, { force: true })
+      throw error
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -31,7 +31,7 @@ function make(t: Test, over: { birdCommand?: string; runDir?: string } = {}) {
     await drivers.close({ stopBird: true })
     rmSync(directory, { recursive: true, force: true })
   })
-  return { drivers, logged }
+  return { drivers, logged, runDir: join(directory, 'run') }
 }
 
 t.test('what is not in the table does not exist', async (t) => {
@@ -85,6 +85,20 @@ t.test('a machine without BIRD starts all the same, says so in the log, and fail
   await t.rejects(drivers.call('test', 'bird', 'setDrained', { drained: true }), { code: 'DRIVER_FAILED' })
   t.equal(await drivers.call('test', 'bird', 'drained', undefined), false, 'a drain that failed is not on')
   t.type(await drivers.call('test', 'proc', 'read', undefined), Object)
+})
+
+t.test('what a killed agent left in the run directory is removed, and nothing else', async (t) => {
+  const { drivers, runDir } = make(t)
+  mkdirSync(runDir, { recursive: true })
+  for (const name of ['bird-check-1.conf', 'bird-2.conf.new', 'bird.conf.new', 'bird.drained', 'other.conf']) writeFileSync(join(runDir, name), '')
+  await drivers.start()
+  t.same(
+    readdirSync(runDir)
+      .filter((name) => name !== 'bird.out')
+      .sort(),
+    ['bird.conf', 'bird.drained', 'other.conf'],
+  )
+  t.match(readFileSync(join(runDir, 'bird.conf'), 'utf8'), 'define DRAINED = true;', 'a drain outlives the agent')
 })
 
 t.test('a run directory that BIRD could not use is refused at the start, by name', async (t) => {
