@@ -63,16 +63,24 @@ export function judge(input: GateInput): Verdict {
   return { do: 'wait', reason: `waits for its health, ${seen.health} now, ${input.healthBefore} before: ${seen.healthReason}` }
 }
 
-/** Reads a status for the gate. A change of another id or kind tells nothing about ours. */
+/**
+ * Reads a status for the gate. It shows one open change of the service: where that is another one (a configuration, say), ours may
+ * be open behind it, so it counts as open; Confirm, which names ours, tells.
+ */
 export function seenOf(status: ServiceStatus | null, changeId: string): Seen | 'absent' {
   if (!status) return 'absent'
   const { change } = status
   const ours = change && change.id === changeId
+  const hidden = change && !ours && ['pending', 'provisional'].includes(changeStateOf(change.state))
   return {
     version: status.version,
     health: healthOf(status),
     healthReason: status.health?.reason ?? '',
-    change: ours ? { state: changeStateOf(change.state), reason: change.reason, error: change.error } : null,
+    change: ours
+      ? { state: changeStateOf(change.state), reason: change.reason, error: change.error }
+      : hidden
+        ? { state: 'provisional', reason: '', error: '' }
+        : null,
   }
 }
 

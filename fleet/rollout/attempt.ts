@@ -72,14 +72,16 @@ export class Attempt {
     let last = ''
     while (clock.monotonicMs() < untilMs) {
       try {
+        const known = this.#device.changeId === '' ? 'forgotten' : await this.#revert(this.#device.changeId, tag)
+        if (known === 'reverted') return await this.#end('reverted', 'aborted; the version before runs')
+        if (known === 'confirmed') return await this.#done()
         const look = await this.#look()
         const change = look?.change ?? null
-        const ours = change !== null && (change.id === this.#device.changeId || change.reason === tag)
+        const ours = change !== null && change.reason === tag
         if (ours && change.state === 'provisional') {
-          const reverted = await revertChange({ dialer: this.#parts.dialer, record: () => this.#record() }, change.id, `${tag}: aborted`)
-          return reverted ? await this.#end('reverted', 'aborted; the version before runs') : await this.#done()
+          await this.#save({ changeId: change.id })
+          continue
         }
-        if (!ours && look?.version === this.#rollout.version && this.#device.changeId !== '') return await this.#done()
         // An upload that was cut off may still turn into a change: only a second quiet look counts.
         quiet = ours ? 0 : quiet + 1
         if (quiet >= 2) return await this.#end('reverted', `aborted; it runs ${look?.version ?? 'nothing of it'}`)
@@ -94,6 +96,17 @@ export class Attempt {
       `aborted, but the order to go back did not arrive (${last}); the device does so by itself within ${confirmTimeoutMs} ms of going live`,
       'DEVICE_UNREACHABLE',
     )
+  }
+
+  /** By id, whatever else is open on the device. A device that booted anew has forgotten the change, and with it the version. */
+  async #revert(changeId: string, tag: string): Promise<'reverted' | 'confirmed' | 'forgotten'> {
+    try {
+      const change = await revertChange({ dialer: this.#parts.dialer, record: () => this.#record() }, changeId, `${tag}: aborted`)
+      return change ? 'reverted' : 'confirmed'
+    } catch (error) {
+      if (error instanceof OffboxError && error.code === 'CHANGE_NOT_FOUND') return 'forgotten'
+      throw error
+    }
   }
 
   /** From the first look to a live version. */
@@ -229,11 +242,10 @@ export class Attempt {
     const status = await withSession(this.#parts.dialer, this.#record(), async (session) => await session.service(this.#rollout.service))
     if (!status) return null
     const { change } = status
-    const own = change !== null && ['install', 'upgrade', 'remove'].includes(change.kind)
     return {
       version: status.version,
       health: healthOf(status),
-      change: own ? { id: change.id, to: change.to, reason: change.reason, state: changeStateOf(change.state), heldMs: change.heldMs } : null,
+      change: change ? { id: change.id, to: change.to, reason: change.reason, state: changeStateOf(change.state), heldMs: change.heldMs } : null,
     }
   }
 

@@ -1,5 +1,7 @@
 import t from 'tap'
-import { confirmMarginMs, type GateInput, judge, lostAfterMs, type Seen } from '../../../fleet/device/gate.ts'
+import { confirmMarginMs, type GateInput, judge, lostAfterMs, type Seen, seenOf } from '../../../fleet/device/gate.ts'
+
+import { Change, ChangeState, ServiceStatus } from '../../../proto/gen/lifecycle.ts'
 
 const seen = (over: Partial<Seen> = {}): Seen => ({
   version: '1.1.0',
@@ -46,7 +48,8 @@ t.test('whatever is seen, every wait ends: a device seen for ever in one state g
   for (const health of ['unknown', 'healthy', 'degraded', 'unhealthy'] as const) {
     for (const version of ['1.0.0', '1.1.0']) {
       everySeen.push(seen({ health, version, change: null }))
-      for (const state of ['pending', 'provisional', 'confirmed', 'reverted'] as const) everySeen.push(seen({ health, version, change: { state, reason: '', error: '' } }))
+      for (const state of ['pending', 'provisional', 'confirmed', 'reverted'] as const)
+        everySeen.push(seen({ health, version, change: { state, reason: '', error: '' } }))
     }
   }
   for (const one of everySeen) {
@@ -55,4 +58,13 @@ t.test('whatever is seen, every wait ends: a device seen for ever in one state g
       t.not(verdict.do, 'wait', JSON.stringify({ one, bakeMs }))
     }
   }
+})
+
+t.test('another open change of the service does not pass for a confirmed one', async (t) => {
+  const change = Change.decode(Change.encode({ id: 'c-2', kind: 'config', service: 'routing', to: 'abc', state: ChangeState.PROVISIONAL }))
+  const status = ServiceStatus.decode(ServiceStatus.encode({ service: 'routing', version: '1.1.0', health: { status: 1 }, change }))
+  t.equal(judge(input({ seen: seenOf(status, 'c-1') })).do, 'wait')
+  t.equal(judge(input({ seen: seenOf(status, 'c-1'), elapsedMs: 10_000 })).do, 'confirm')
+  t.equal(judge(input({ seen: seenOf({ ...status, change: null }, 'c-1') })).do, 'done')
+  t.equal(seenOf(null, 'c-1'), 'absent')
 })
