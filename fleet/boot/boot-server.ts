@@ -42,9 +42,12 @@ export async function serveBoot(options: BootServerOptions): Promise<BootServer>
   for (const name of FILES) await (await openPart(options.imageDir, name)).close()
   const app = fastify({ logger: false, forceCloseConnections: true, requestTimeout: REQUEST_TIMEOUT_MS, exposeHeadRoutes: false, bodyLimit: 1 })
   app.server.maxConnections = CONNECTIONS_MAX
-  app.addHook('onResponse', async (request, reply) => {
-    const fields = { peer: request.ip, method: request.method, path: request.url.slice(0, 200), status: reply.statusCode, ms: Math.round(reply.elapsedTime) }
-    options.log?.('boot file served', { ...fields, cutOff: !reply.raw.writableFinished })
+  app.addHook('onRequest', async (request, reply) => {
+    // Not `onResponse`: that one stays silent when the client goes away in the middle.
+    reply.raw.once('close', () => {
+      const fields = { peer: request.ip, method: request.method, path: request.url.slice(0, 200), status: reply.statusCode, ms: Math.round(reply.elapsedTime) }
+      options.log?.('boot file served', { ...fields, cutOff: !reply.raw.writableFinished })
+    })
   })
   app.setNotFoundHandler(async (_request, reply) => reply.code(404).type('text/plain').send('not found\n'))
   app.setErrorHandler(async (error, _request, reply) => {
