@@ -200,8 +200,8 @@ t.test('the old version is started anew when its warm worker has died', async (t
   t.teardown(() => supervisor.close())
   await supervisor.install(await counterBundle('1.0.0'), {})
   await supervisor.commit('counter')
-  // Its timer goes off after the swap and ends the warm worker.
-  await ask(supervisor, 'Do', 'eval setTimeout(() => { throw new Error("late") }, 300)')
+  // It is stopped once the other serves, and ends with its worker.
+  await ask(supervisor, 'Do', 'crashWhenStopped')
   await ask(supervisor, 'Next')
   await supervisor.swap(await counterBundle('1.1.0'), {})
   await until('the warm worker to die', () => supervisor.get('counter')?.history.at(-1)?.to === 'failed')
