@@ -14,6 +14,8 @@ import { carryOut, type RoutingInForce } from './steps.ts'
 export const RECONCILE_LIMITS = {
   /** Between two looks at a device that is as desired. */
   intervalMs: 15_000,
+  /** While something on the device ends by itself. */
+  waitingMs: 2_000,
   /** After a failed look or step, doubled each time. */
   retryMsMin: 1_000,
   retryMsMax: 30_000,
@@ -40,6 +42,8 @@ interface Device {
   /** Asked for again while it ran. */
   again: boolean
   failures: number
+  /** Something on it ends by itself soon. */
+  waiting: boolean
   disarm: () => void
   routing: RoutingInForce | null
   seen: readonly ObservedService[]
@@ -83,7 +87,7 @@ export class Reconciler {
   #device(deviceId: string): Device {
     const known = this.#devices.get(deviceId)
     if (known) return known
-    const device: Device = { running: false, again: false, failures: 0, disarm: () => {}, routing: null, seen: [] }
+    const device: Device = { running: false, again: false, failures: 0, waiting: false, disarm: () => {}, routing: null, seen: [] }
     this.#devices.set(deviceId, device)
     return device
   }
@@ -107,8 +111,8 @@ export class Reconciler {
   }
 
   #delayMs(device: Device): number {
-    const { intervalMs, retryMsMin, retryMsMax } = RECONCILE_LIMITS
-    if (device.failures === 0) return intervalMs
+    const { intervalMs, waitingMs, retryMsMin, retryMsMax } = RECONCILE_LIMITS
+    if (device.failures === 0) return device.waiting ? waitingMs : intervalMs
     return Math.min(retryMsMax, retryMsMin * 2 ** Math.min(device.failures - 1, 10))
   }
 
@@ -161,13 +165,12 @@ export class Reconciler {
     const rollouts = this.#parts.inRollout(deviceId)
     const routingWanted = desired.routingConfig !== '' && !(await this.#routingHolds(record, device))
     const { step, waiting, stuck } = plan({ desired: desired.services, dismissed, routingWanted, observed: device.seen, rollouts, failures })
+    device.waiting = waiting.length > 0
     if (step) {
       await this.#show(deviceId, 'reconciling', describe(step))
     } else if (stuck.length > 0) {
       await this.#show(deviceId, 'failed', [...stuck, ...waiting].join('; '))
     } else if (waiting.length > 0) {
-      // It resolves by itself soon: look again sooner than usual.
-      device.failures = Math.max(device.failures, 1)
       await this.#show(deviceId, 'reconciling', waiting.join('; '))
     } else {
       await this.#show(deviceId, 'in-sync', remarks(device.seen, rollouts))

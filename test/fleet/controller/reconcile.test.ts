@@ -100,6 +100,37 @@ t.test('one dead device does not keep another from its services', async (t) => {
   })
 })
 
+t.test('what ends by itself is looked at again soon', async (t) => {
+  await withFleet(async (fleet) => {
+    await fleet.push('telemetry', '1.0.0')
+    const device = await fleet.device('sw1')
+    const change = {
+      id: 'c-x',
+      kind: 'upgrade',
+      service: 'telemetry',
+      from: '',
+      to: '1.0.0',
+      state: 3,
+      reason: 'by hand',
+      error: '',
+      liveAtMs: 0,
+      bakeMs: 0,
+      timer: null,
+      undo: () => {},
+    }
+    device.services.set('telemetry', { version: '1.0.0', previous: '', health: 1, reason: '', change })
+    await fleet.desire('sw1', { telemetry: '1.0.0' })
+    const waiting = await until(
+      'it waits',
+      async () => await fleet.get('sw1'),
+      (seen) => seen.reason.includes('not finished'),
+    )
+    t.equal(waiting.phase, 'reconciling')
+    device.services.set('telemetry', { version: '1.0.0', previous: '', health: 1, reason: '', change: null })
+    t.equal((await fleet.phase('sw1', 'in-sync')).reason, '')
+  })
+})
+
 t.test('a service that is no longer desired is removed, one that never was is left alone', async (t) => {
   await withFleet(async (fleet) => {
     await fleet.push('telemetry', '1.0.0')
