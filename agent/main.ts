@@ -152,6 +152,8 @@ async function stop(undo: (() => unknown)[]): Promise<void> {
   }
 }
 
+// What Device.Info names as the owner of the port.
+process.title = 'offbox-agent'
 const undo: (() => unknown)[] = []
 let stopping = false
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {

@@ -3,7 +3,7 @@
  * through its connection injector. docs: design.md, decision 7; findings.md, "One port".
  */
 import type { Socket } from 'node:net'
-import { createServer, type TLSSocket } from 'node:tls'
+import { createServer } from 'node:tls'
 import { Server, ServerCredentials } from '@grpc/grpc-js'
 import type { Clock } from '../../core/clock.ts'
 import { OffboxError } from '../../core/errors.ts'
@@ -59,6 +59,8 @@ export function createFront(options: FrontOptions): Front {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure())
   const connections = new Map<string, Connection>()
   const sockets = new Set<Socket>()
+  /** When each peer's TCP connection came, before its handshake: a slow handshake must not make a connection look fresh. */
+  const openedAtMs = new Map<string, number>()
   const perAddress = new Map<string, number>()
   const refusals = new Refusals(clock, (fields, message) => log.warn(fields, message))
 
@@ -78,10 +80,13 @@ export function createFront(options: FrontOptions): Front {
       socket.destroy()
       return
     }
+    const peer = peerOf(socket)
     sockets.add(socket)
+    openedAtMs.set(peer, clock.monotonicMs())
     perAddress.set(address, held + 1)
     socket.once('close', () => {
       sockets.delete(socket)
+      openedAtMs.delete(peer)
       const left = (perAddress.get(address) ?? 1) - 1
       if (left > 0) perAddress.set(address, left)
       else perAddress.delete(address)
@@ -93,15 +98,15 @@ export function createFront(options: FrontOptions): Front {
     socket.destroy()
   })
   listener.on('secureConnection', (socket) => {
-    const openedAtMonotonicMs = clock.monotonicMs()
+    const peer = peerOf(socket)
+    const openedAtMonotonicMs = openedAtMs.get(peer)
     const certificate = socket.getPeerX509Certificate()
     const principal = socket.authorized && certificate ? principalOf(certificate.subjectAltName, fleet) : null
-    if (!principal || !certificate || socket.alpnProtocol !== 'h2') {
+    if (!principal || !certificate || openedAtMonotonicMs === undefined || socket.alpnProtocol !== 'h2') {
       refusals.note({ address: socket.remoteAddress, subjectAltName: certificate?.subjectAltName, alpn: socket.alpnProtocol }, 'connection refused')
       socket.destroy()
       return
     }
-    const peer = peerOf(socket)
     connections.set(peer, { principal, serial: certificate.serialNumber.toLowerCase(), openedAtMonotonicMs })
     socket.once('close', () => connections.delete(peer))
     socket.on('error', (error) => log.info({ peer, error: error.message }, 'connection failed'))
@@ -145,7 +150,7 @@ function secureContext(identity: Pick<Identity, 'keyPem' | 'chainPem'>, caPem: s
 }
 
 /** As grpc-js's `call.getPeer()` writes it. */
-function peerOf(socket: TLSSocket): string {
+function peerOf(socket: Socket): string {
   return `${socket.remoteAddress}:${socket.remotePort}`
 }
 

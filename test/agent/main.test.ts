@@ -50,7 +50,7 @@ t.test('a device enrols, runs a service, upgrades it, and keeps only what a fres
   t.match(info, { deviceId: 'sw1', fleet: 'lab', boot: 'local', agentStarts: 1, floors: { counter: '1.0.0' }, attestation: 'none', imageSha256: '' })
   t.match(
     info.listeners.filter((listener) => listener.port === port),
-    [{ protocol: 'tcp', address: '127.0.0.1', port }],
+    [{ protocol: 'tcp', address: '127.0.0.1', port, process: 'offbox-agent' }],
   )
 
   const installed = await send(old, 'Install', order('1.0.0'), counter('1.0.0'))
@@ -146,6 +146,51 @@ t.test('a bundle that must not run is refused with its code and status, and the 
   const removed = await client.unary(LifecycleMethods.Remove, { service: 'counter', reason: 'done' })
   t.match(removed, { kind: 'remove', from: '1.1.0', to: '', state: ChangeState.CONFIRMED })
   t.match(await client.unary(LifecycleMethods.List, {}), { services: [] })
+  await agent.kill('SIGTERM')
+})
+
+t.test('who watches sees every step of a change, and who follows the log sees it happen', async (t) => {
+  const port = await freePort()
+  lab.floors = new Uint8Array()
+  const agent = await start(lab, 'watch', port)
+  await agent.line(isServing)
+  const client = await connect(lab, port)
+  t.teardown(() => client.close())
+  const ended = new AbortController()
+  const states: string[] = []
+  const transitions: number[] = []
+  const watching = (async () => {
+    for await (const event of client.serverStream(LifecycleMethods.Watch, { service: 'counter' }, { signal: ended.signal })) {
+      if (event.change) states.push(`${event.change.kind} ${event.change.state}`)
+      if (event.transition) transitions.push(event.transition.to)
+      // The revert of an install removes the service as well.
+      if (event.removed && states.at(-1)?.startsWith('remove')) return
+    }
+  })()
+  const followed: string[] = []
+  const following = (async () => {
+    for await (const record of client.serverStream(DeviceMethods.Logs, { follow: true, contains: 'c-00000000' }, { signal: ended.signal }))
+      followed.push(record.message)
+  })()
+  // Both have begun once the device has answered a later call on the same connection.
+  await client.unary(DeviceMethods.Ping, { payload: new Uint8Array() })
+  const change = await send(client, 'Install', order('1.0.0'), counter('1.0.0'))
+  await client.unary(LifecycleMethods.Revert, { changeId: change.id, reason: 'seen enough' })
+  const again = await send(client, 'Install', order('1.0.0'), counter('1.0.0'))
+  const fresh = await connect(lab, port)
+  await fresh.unary(LifecycleMethods.Confirm, { changeId: again.id })
+  await fresh.unary(LifecycleMethods.Remove, { service: 'counter', reason: '' })
+  fresh.close()
+  await watching
+  ended.abort()
+  await following
+  const { PROPOSED, STAGED, PROVISIONAL, CONFIRMED, REVERTED } = ChangeState
+  const first = [PROPOSED, STAGED, PROVISIONAL, REVERTED].map((state) => `install ${state}`)
+  const second = [PROPOSED, STAGED, PROVISIONAL, CONFIRMED].map((state) => `install ${state}`)
+  const steps = states.filter((state, at) => state !== states[at - 1])
+  t.same(steps.slice(0, 8), [...first, ...second])
+  t.ok(transitions.includes(3), 'it was seen ready')
+  t.ok(followed.filter((message) => message === 'change').length >= 6)
   await agent.kill('SIGTERM')
 })
 
