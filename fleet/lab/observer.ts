@@ -34,8 +34,8 @@ export interface Observation {
 }
 
 const LOOK_EVERY_MS = 1_000
-/** Longer than any hold or restart that the device may need; a call over it has failed. */
-const CALL_DEADLINE_MS = 20_000
+/** Far longer than any hold: three emulated machines on two busy cores may stand still for many seconds. */
+const CALL_DEADLINE_MS = 60_000
 
 class Watched {
   readonly tally = newTally()
