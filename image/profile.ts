@@ -4,7 +4,7 @@
 export const KERNEL_META_PACKAGE = 'linux-image-cloud-amd64'
 
 /** Modules by name; those they depend on are added and ordered by image/kernel.ts. */
-export const KERNEL_MODULES = ['virtio_pci', 'virtio_net', 'dummy'] as const
+export const KERNEL_MODULES = ['virtio_pci', 'virtio_net'] as const
 
 /** Programs taken from this machine, and where they live on the device. */
 export const PROGRAMS = [
@@ -18,7 +18,7 @@ export const AGENT_FILES = ['main.mjs', 'worker-host.js'] as const
 /** What /init runs, one argument a line in /etc/offbox/agent. */
 export const AGENT_COMMAND = [
   '/bin/node',
-  // An idle agent holds a few MB less with a small young generation (measured: docs of the memory bench).
+  // A small young generation: an idle agent keeps less memory.
   '--max-semi-space-size=4',
   '/app/main.mjs',
   '--image',
