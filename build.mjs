@@ -7,11 +7,13 @@ import { generate } from './proto/generate.mjs'
 
 const root = import.meta.dirname
 
-/** Bundles the agent and the worker host into dist/agent. Readable stacks matter more than 200 kB: nothing is minified. */
-export async function buildAll() {
+/**
+ * Bundles the agent and the worker host into `out`, dist/agent by default; tests that run at once each use a directory of their
+ * own. Readable stacks matter more than 200 kB: nothing is minified.
+ */
+export async function buildAll({ out = join(root, 'dist/agent') } = {}) {
   generate()
   linkCommand()
-  const out = join(root, 'dist/agent')
   mkdirSync(out, { recursive: true })
   const shared = { bundle: true, platform: 'node', target: 'node26', legalComments: 'none', logLevel: 'warning', absWorkingDir: root }
   // grpc-js and pino are CommonJS and call `require` for Node's own modules.

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import * as grpc from '@grpc/grpc-js'
+import { buildAll } from '../../build.mjs'
 import { formatAnchors } from '../../core/anchors.ts'
 import { type CertificateAuthority, makeCa, makeIdentity, type Role, signCsr } from '../../core/x509.ts'
 import { RpcClient } from '../../fleet/rpc/client.ts'
@@ -35,6 +36,7 @@ export interface Lab {
 
 export async function makeLab(): Promise<Lab> {
   const directory = await mkdtemp(join(tmpdir(), 'obx-agent-'))
+  await buildAll({ out: join(directory, 'dist') })
   const nowMs = Date.now()
   const ca = await makeCa(FLEET, { nowMs, validMs: 10 * dayMs })
   const key = makeKey()
@@ -93,7 +95,7 @@ export interface AgentProcess {
   kill(signal?: NodeJS.Signals): Promise<void>
 }
 
-/** Starts dist/agent/main.mjs in `lab.directory`/`name`; a second start with the same name finds the same state. */
+/** Starts the lab's own build of the agent in `lab.directory`/`name`; a second start with the same name finds the same state. */
 export async function startAgent(lab: Lab, name: string, port: number, over: Record<string, unknown> = {}): Promise<AgentProcess> {
   const home = join(lab.directory, name)
   await mkdir(home, { recursive: true })
@@ -112,8 +114,7 @@ export async function startAgent(lab: Lab, name: string, port: number, over: Rec
     ...over,
   }
   await writeFile(file, JSON.stringify(config))
-  const main = join(import.meta.dirname, '../../dist/agent/main.mjs')
-  const child = spawn(process.execPath, [main, '--config', file], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [join(lab.directory, 'dist/main.mjs'), '--config', file], { stdio: ['ignore', 'pipe', 'pipe'] })
   const lines: Record<string, unknown>[] = []
   const waiting = new Set<() => void>()
   const agent: AgentProcess = {

@@ -1,5 +1,4 @@
 import t from 'tap'
-import { buildAll } from '../../build.mjs'
 import { LifecycleMethods } from '../../proto/gen/lifecycle.ts'
 import { makeBundle } from '../fixtures/bundles.ts'
 import { COUNTER_METHODS, payloadOf } from '../fixtures/services/counter/bundle.ts'
@@ -13,7 +12,6 @@ const agents: AgentProcess[] = []
 t.setTimeout(290_000)
 
 t.before(async () => {
-  await buildAll()
   lab = await makeLab()
   code = Buffer.from(await payloadOf('test/fixtures/services/counter/service.ts')).toString()
 })

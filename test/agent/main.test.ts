@@ -1,7 +1,6 @@
 import t from 'tap'
 import { DeviceMethods } from '../../proto/gen/device.ts'
 import { ChangeState, LifecycleMethods } from '../../proto/gen/lifecycle.ts'
-import { buildAll } from '../../build.mjs'
 import { flipBit, makeBundle, makeFloors, makeKey, type ManifestParts, type SigningKey } from '../fixtures/bundles.ts'
 import { COUNTER_METHODS, payloadOf } from '../fixtures/services/counter/bundle.ts'
 import { type AgentProcess, ask, connect, freePort, isServing, type Lab, makeLab, send, startAgent } from './agent-process.ts'
@@ -13,7 +12,6 @@ const agents: AgentProcess[] = []
 t.setTimeout(240_000)
 
 t.before(async () => {
-  await buildAll()
   lab = await makeLab()
   code = Buffer.from(await payloadOf('test/fixtures/services/counter/service.ts')).toString()
 })
