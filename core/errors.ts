@@ -66,6 +66,7 @@ const table = {
   HOME_IN_USE:           { status: 'FAILED_PRECONDITION', caller: 'stop the other one first',          when: 'another controller or lab uses this home directory' },
   PORT_TAKEN:            { status: 'FAILED_PRECONDITION', caller: 'stop the named program or set another port', when: 'a port to listen on is in use or not permitted' },
   SETUP_MISSING:         { status: 'FAILED_PRECONDITION', caller: 'install what is named',             when: 'a program, privilege or device that the command needs is not there' },
+  IMAGE_INVALID:         { status: 'FAILED_PRECONDITION', caller: 'build the image again: offbox image build', when: 'an image that cannot be read, does not match its digests, or holds what no image may hold' },
   CONTROLLER_UNREACHABLE: { status: 'FAILED_PRECONDITION', caller: 'start it: offbox controller serve', when: 'nothing answers at the controller address' },
   INTERNAL:              { status: 'INTERNAL',            caller: 'report the id',                     when: 'our bug; details are in the log under this id, only the id goes out' },
 } as const satisfies Record<string, ErrorRow>
