@@ -45,9 +45,15 @@ t.test('every mistake is told, not only the first', async (t) => {
 
 t.test('a routing file is checked field by field, inside lists as well', async (t) => {
   const file = join(t.testdir(), 'r.yaml')
-  await writeFile(file, 'routerId: 10.0.0.1\nlocalAs: 65001\nneighbors:\n  - name: sw2\n    address: 10.0.0.2\n    peerAs: 65002\nstaticRoutes:\n  - prefix: 10.1.0.0/16\n    blackhole: true\n')
+  await writeFile(
+    file,
+    'routerId: 10.0.0.1\nlocalAs: 65001\nneighbors:\n  - name: sw2\n    address: 10.0.0.2\n    peerAs: 65002\nstaticRoutes:\n  - prefix: 10.1.0.0/16\n    blackhole: true\n',
+  )
   t.match(await readRoutingFile(file), { routerId: '10.0.0.1', neighbors: [{ name: 'sw2' }] })
   await writeFile(file, 'routerId: 10.0.0.1\nlocalAs: 65001\nneighbors:\n  - name: "a; show"\n    address: 10.0.0.2\n    peerAs: 65002\n    peerAS: 1\n')
-  await t.rejects(readRoutingFile(file), { code: 'CONFIG_INVALID', message: /r\.yaml:7:5: unknown setting neighbors\.0\.peerAS[^]*|r\.yaml:4:11: neighbors\.0\.name must be/ })
+  await t.rejects(readRoutingFile(file), {
+    code: 'CONFIG_INVALID',
+    message: /r\.yaml:7:5: unknown setting neighbors\.0\.peerAS|r\.yaml:4:11: neighbors\.0\.name must be/,
+  })
   await t.rejects(readRoutingFile(`${file}.none`), { code: 'CONFIG_INVALID', message: /cannot be read/ })
 })
