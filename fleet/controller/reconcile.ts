@@ -19,6 +19,8 @@ export const RECONCILE_LIMITS = {
   /** After a failed look or step, doubled each time. */
   retryMsMin: 1_000,
   retryMsMax: 30_000,
+  /** A device enrols before it opens its port; a look that fails so soon afterwards says nothing. */
+  startGraceMs: 10_000,
   /** Steps of one run; a device that needs more is looked at anew. */
   stepsMax: 64,
 } as const
@@ -138,9 +140,15 @@ export class Reconciler {
       device.failures++
       const reason = `${codeOf(error)}: ${messageOf(error)}`
       log.warn({ deviceId, reason, failures: device.failures, ...(codeOf(error) === 'INTERNAL' ? { err: error } : {}) }, 'device not reconciled')
+      if (!looked && this.#startsNow(deviceId)) return await this.#show(deviceId, 'enrolled', 'it has just enrolled and does not serve yet')
       // Unless the look itself went through, nothing is known of the device now.
       await this.#show(deviceId, looked ? 'reconciling' : 'unknown', looked ? `${reason}; tried again` : `the last look failed: ${reason}`)
     }
+  }
+
+  #startsNow(deviceId: string): boolean {
+    const { enrolledAtMs, inSyncAtMs } = this.#parts.inventory.get(deviceId)
+    return inSyncAtMs === 0 && this.#parts.clock.nowMs() - enrolledAtMs < RECONCILE_LIMITS.startGraceMs
   }
 
   async #look(record: DeviceRecord): Promise<ObservedService[]> {

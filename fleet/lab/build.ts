@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { unlink } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { join } from 'node:path'
-import { OffboxError } from '../../core/errors.ts'
+import { isErrorCode, OffboxError } from '../../core/errors.ts'
 import { type Home, readAnchors } from '../home/home.ts'
 import { readSigningKey } from '../home/keys.ts'
 import { buildBundle, signBundle } from '../registry/make.ts'
@@ -60,12 +60,18 @@ export async function buildImage(home: Home, say: (text: string) => void, signal
     words.push(line)
     say(`  ${line}`)
   })
-  let last = ''
+  let last = '{}'
   createInterface({ input: child.stdout }).on('line', (line) => (last = line))
   const code = await new Promise((resolve, reject) => {
     child.on('error', reject)
     child.on('close', resolve)
   })
-  if (code !== 0) throw new OffboxError('SETUP_MISSING', `the image could not be built (exit ${code}):\n${words.slice(-5).join('\n')}`)
-  say(`image ready: ${last}`)
+  const facts = JSON.parse(last)
+  if (code !== 0) {
+    const { code: error, message } = facts.error ?? { code: 'SETUP_MISSING', message: words.slice(-5).join('\n') }
+    throw new OffboxError(isErrorCode(error) ? error : 'SETUP_MISSING', `the image could not be built: ${message}`)
+  }
+  say(
+    `image ready: Linux ${facts.kernel.release}, Node ${facts.nodeVersion}, BIRD ${facts.packages.bird2}, ${facts.fileCount} files; sha256 ${facts.imageSha256.slice(0, 16)}`,
+  )
 }

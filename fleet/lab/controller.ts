@@ -108,7 +108,7 @@ export class ControllerClient {
   }
 
   /** Starts a rollout and yields it after every step until it has ended. */
-  async *rollOut(order: { service: string; version: string; bakeMs: number }, signal: AbortSignal): AsyncGenerator<Rollout> {
+  async *rollOut(order: { service: string; version: string; bakeMs: number; deviceIds: string[] }, signal: AbortSignal): AsyncGenerator<Rollout> {
     const { rolloutId } = await this.#rpc.unary(FleetMethods.StartRollout, order)
     yield* this.#rpc.serverStream(FleetMethods.WatchRollout, { rolloutId }, { signal })
   }

@@ -48,7 +48,7 @@ export interface DevicesInput {
 /** Plugs the machines in; they are off. */
 export async function createDevices(input: DevicesInput): Promise<LabMachine[]> {
   const { accelerator, devices, virtual, say } = input
-  if (accelerator) say(`${virtual} virtual machines under ${accelerator.name.toUpperCase()} (${accelerator.why}), booting over the network`)
+  if (accelerator) say(`${virtual} virtual machines under ${accelerator.name.toUpperCase()} (${accelerator.why.split(' (')[0]}), booting over the network`)
   if (virtual < devices.length) say(`${devices.length - virtual} agents as processes in network namespaces`)
   return await Promise.all(
     devices.map(async (device, index) =>

@@ -36,11 +36,13 @@ export async function runLab(run: LabRun): Promise<LabVerdict> {
   return { figures, complaints: found }
 }
 
-async function upgrade({ say, signal }: LabRun, { client, bundles, observer }: Lab): Promise<void> {
+async function upgrade({ say, signal }: LabRun, { client, bundles, observer, devices }: Lab): Promise<void> {
   const before = Object.values(observer.last.devices).reduce((sum, device) => sum + device.calls, 0)
   say(`rolling ${ROLLED} ${bundles.fromVersion} → ${bundles.toVersion} out, canary first; the client has made ${before} calls and goes on`)
   const shown = new Map<string, string>()
-  for await (const rollout of client.rollOut({ service: ROLLED, version: bundles.toVersion, bakeMs: BAKE_MS }, signal)) {
+  // By name: the home may remember devices of an earlier, larger lab.
+  const deviceIds = devices.map((one) => one.id)
+  for await (const rollout of client.rollOut({ service: ROLLED, version: bundles.toVersion, bakeMs: BAKE_MS, deviceIds }, signal)) {
     for (const device of rollout.devices) {
       if (shown.get(device.deviceId) === device.state || device.state === 'pending') continue
       shown.set(device.deviceId, device.state)

@@ -19,7 +19,7 @@ t.test('a bad release is undone by the device itself and stops its rollout at th
       await lab.client.putBundle(await signedBundle(lab, join(fixtures, folder), version))
       const before = { ...lab.observer.last.devices['sw1'] }
       let last: Rollout | null = null
-      for await (const rollout of lab.client.rollOut({ service: 'telemetry', version, bakeMs: 8_000 }, lab.signal)) last = rollout
+      for await (const rollout of lab.client.rollOut({ service: 'telemetry', version, bakeMs: 8_000, deviceIds: ['sw1', 'sw2'] }, lab.signal)) last = rollout
       t.equal(last?.state, 'stopped', last?.reason ?? '')
       t.match(
         last?.devices.map((one) => [one.deviceId, one.canary, one.state]),
