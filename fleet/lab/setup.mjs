@@ -100,7 +100,11 @@ async function run(command, args, what, more = {}) {
     child.on('error', (error) => reject(new SetupError(`${what}: cannot start ${command}: ${error.message}`)))
     child.on('close', resolve)
   })
-  if (code !== 0) throw new SetupError(`${what} failed (exit ${code}):\n${output.trim().split('\n').slice(-15).join('\n')}`)
+  if (code === 0) return
+  const lines = output.trim().split('\n')
+  // npm says what is wrong first and then prints its manual; apt says it last.
+  const shown = lines.length > 25 ? [...lines.slice(0, 12), '…', ...lines.slice(-12)] : lines
+  throw new SetupError(`${what} failed (exit ${code}):\n${shown.join('\n')}`)
 }
 
 /** Runs a file of ours under Node 26 in the foreground, passing signals on; resolves with its exit code. */
