@@ -1,6 +1,7 @@
 /** `npm start`, under Node 26: builds, boots, enrols, routes and upgrades a lab of real devices, and says what it saw. */
 import { parseLabOptions, type LabOptions } from './options.ts'
 import { codeOf, ERRORS, messageOf } from '../../core/errors.ts'
+import { needsUserNamespace, prepareUnshared, runUnshared } from './rootless.ts'
 import { runLab } from './run.ts'
 import { Undo } from './undo.ts'
 
@@ -30,6 +31,8 @@ async function main(): Promise<number> {
   let code = 1
   let lastLine = ''
   try {
+    if (needsUserNamespace()) return await runUnshared(import.meta.filename, process.argv.slice(2))
+    await prepareUnshared()
     const { figures, complaints } = await runLab({ options, say, undo, signal: stop.signal, elapsedSeconds })
     for (const complaint of complaints) say(`NOT AS IT SHOULD BE: ${complaint}`)
     code = complaints.length === 0 ? 0 : 1

@@ -6,6 +6,7 @@ import { OffboxError } from '../../core/errors.ts'
 import type { Home } from '../home/home.ts'
 import { missingPackages } from './needs.mjs'
 import type { LabLog } from './process.ts'
+import { UNSHARED } from './rootless.ts'
 
 export interface Place {
   readonly boot: 'pxe' | 'local'
@@ -25,7 +26,7 @@ export async function chooseBoot(local: boolean): Promise<Place> {
   const missing = missingPackages('local', existsSync)
   if (missing.length > 0) throw new OffboxError('SETUP_MISSING', `Debian packages are missing: ${name(missing)}`)
   const forVirtual = missingPackages('pxe', existsSync)
-  const notRoot = process.getuid?.() !== 0 || process.env['OFFBOX_UNSHARED'] === '1'
+  const notRoot = process.getuid?.() !== 0 || process.env[UNSHARED] !== undefined
   const obstacle = notRoot ? 'not root' : forVirtual.length > 0 ? `missing: ${name(forVirtual)}` : ''
   const why = local || !obstacle ? '' : `no virtual machines here (${obstacle}): agents run as processes in network namespaces instead`
   return {

@@ -1,5 +1,5 @@
-import { spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync, mkdirSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -7,8 +7,22 @@ import { noLab } from './lab-under-test.ts'
 
 const root = join(import.meta.dirname, '../..')
 
-function lab(home: string, args: string[]) {
-  const child = spawn(process.execPath, ['fleet/lab/lab.ts', '--home', home, ...args], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+/** An ordinary user's id; nobody needs to have it. */
+const USER = 4711
+const AS_USER = ['setpriv', '--reuid', String(USER), '--regid', String(USER), '--clear-groups'] as const
+
+function noUserNamespace(): string | false {
+  const tried = spawnSync(
+    AS_USER[0],
+    [...AS_USER.slice(1), 'unshare', '--user', '--map-root-user', '--net', '--mount', process.execPath, '--check', 'fleet/lab/lab.ts'],
+    { cwd: root },
+  )
+  return tried.status === 0 ? false : `an ordinary user gets no user namespace here, or cannot read this checkout: ${tried.stderr}`
+}
+
+function lab(home: string, args: string[], before: readonly string[] = []) {
+  const [program = process.execPath, ...rest] = [...before, process.execPath]
+  const child = spawn(program, [...rest, 'fleet/lab/lab.ts', '--home', home, ...args], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
   let stdout = ''
   let stderr = ''
   child.stdout.on('data', (chunk) => (stdout += chunk))
@@ -36,6 +50,16 @@ t.test('npm start -- --local --once rolls a new version across a lab without a f
   for (const [id, versions] of Object.entries<Record<string, number>>(figures.callsByVersion)) {
     t.ok((versions['1.0.0'] ?? 0) > 0 && (versions['1.1.0'] ?? 0) > 0, `${id} answered from both versions`)
   }
+})
+
+t.test('an ordinary user gets the same lab, in a user namespace', { skip: noLab('local') || noUserNamespace(), timeout: 280_000 }, async (t) => {
+  const home = mkdtempSync(join(tmpdir(), 'offbox-start-'))
+  chownSync(home, USER, USER)
+  t.teardown(() => rmSync(home, { recursive: true, force: true }))
+  const { code, stdout, stderr } = await lab(home, ['--once', '--json', '--devices', '2'], AS_USER).ended
+  if (!t.equal(code, 0)) t.comment(`${stdout}\n${stderr}`)
+  t.match(stdout, /no virtual machines here \(not root\): agents run as processes in network namespaces instead/, 'and is told why')
+  t.match(JSON.parse(stdout.trim().split('\n').at(-1) ?? ''), { boot: 'local', devices: 2, upgraded: 2, failedCalls: 0, duplicates: 0, bgpSessionEnds: 2 })
 })
 
 t.test('a malformed offbox.yaml is refused with its line and column, before anything is made', { skip: noLab('local') }, async (t) => {
