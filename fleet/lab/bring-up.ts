@@ -124,6 +124,8 @@ export async function inSync(client: ControllerClient, machines: readonly LabMac
       const phase = device && machine.enrolledSincePowerOn(device.enrolledAtMs) ? `${device.phase}${device.reason ? `: ${device.reason}` : ''}` : 'booting'
       if (seen.get(machine.device.id) === phase) continue
       seen.set(machine.device.id, phase)
+      // This phase means that waiting does not help.
+      if (phase.startsWith('failed')) throw new OffboxError('STATE_REFUSED', `${machine.device.id} ${phase}\n${machine.lastWords()}`)
       say(`${machine.device.id} ${phase}${phase === 'in-sync' ? ` ${machine.secondsSincePowerOn().toFixed(1)} s after power-on` : ''}`)
     }
     if ([...seen.values()].every((phase) => phase.startsWith('in-sync'))) return

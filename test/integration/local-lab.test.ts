@@ -23,6 +23,8 @@ function noUserNamespace(): string | false {
 function lab(home: string, args: string[], before: readonly string[] = []) {
   const [program = process.execPath, ...rest] = [...before, process.execPath]
   const child = spawn(program, [...rest, 'fleet/lab/lab.ts', '--home', home, ...args], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+  // A test that times out must not leave a lab behind.
+  t.teardown(() => child.kill('SIGTERM'))
   let stdout = ''
   let stderr = ''
   child.stdout.on('data', (chunk) => (stdout += chunk))
