@@ -9,8 +9,11 @@ const startedAtMs = Number(process.env['OFFBOX_STARTED_AT_MS']) || Date.now()
 const elapsedSeconds = () => (Date.now() - startedAtMs) / 1000
 const say = (text: string) => process.stdout.write(`[${elapsedSeconds().toFixed(1).padStart(6)} s] ${text}\n`)
 
-const undo = new Undo()
 const stop = new AbortController()
+// Whoever read our output may be gone (`| head`); what was made is taken down all the same.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => stop.abort(new Error('nobody reads the output any more')))
+
+const undo = new Undo()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
     if (stop.signal.aborted) return say('cleaning up; one moment')
