@@ -1,6 +1,6 @@
 /** Brings every device to its desired state and keeps it there: after each enrolment, on every order, and every so often. */
 import type { Clock } from '../../core/clock.ts'
-import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
+import { codeOf, type ErrorCode, messageOf, OffboxError } from '../../core/errors.ts'
 import { ServiceState } from '../../proto/gen/lifecycle.ts'
 import type { Inventory } from '../device/inventory.ts'
 import type { DeviceRecord, Phase } from '../device/record.ts'
@@ -24,6 +24,12 @@ export const RECONCILE_LIMITS = {
   /** Steps of one run; a device that needs more is looked at anew. */
   stepsMax: 64,
 } as const
+
+/** Answers of a device that trying again does not change; a look still comes every so often, for who mends the cause elsewhere. */
+const NEEDS_SOMEBODY: ReadonlySet<ErrorCode> = new Set([
+  ...(['BUNDLE_MALFORMED', 'BUNDLE_UNTRUSTED', 'BUNDLE_ROLLBACK', 'BUNDLE_NOT_FOUND', 'FLOORS_UNTRUSTED'] as const),
+  ...(['METHOD_CONFLICT', 'CAPABILITY_DENIED', 'CONFIG_INVALID', 'ROLE_DENIED'] as const),
+])
 
 export interface ReconcileParts {
   readonly dialer: Dialer
@@ -141,6 +147,7 @@ export class Reconciler {
       const reason = `${codeOf(error)}: ${messageOf(error)}`
       log.warn({ deviceId, reason, failures: device.failures, ...(codeOf(error) === 'INTERNAL' ? { err: error } : {}) }, 'device not reconciled')
       if (!looked && this.#startsNow(deviceId)) return await this.#show(deviceId, 'enrolled', 'it has just enrolled and does not serve yet')
+      if (looked && NEEDS_SOMEBODY.has(codeOf(error))) return await this.#show(deviceId, 'failed', reason)
       // Unless the look itself went through, nothing is known of the device now.
       await this.#show(deviceId, looked ? 'reconciling' : 'unknown', looked ? `${reason}; tried again` : `the last look failed: ${reason}`)
     }

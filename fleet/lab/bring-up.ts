@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { OffboxError } from '../../core/errors.ts'
+import { codeOf, OffboxError } from '../../core/errors.ts'
 import { readConfig } from '../config/config.ts'
 import type { Config } from '../config/schema.ts'
 import { Home } from '../home/home.ts'
@@ -78,7 +78,7 @@ export async function bringUp(wish: LabWish, context: LabContext): Promise<Lab> 
   const network = await createLabNetwork(place.prefix(home), { signal, log })
   undo.add('lab network', () => network.remove())
   say(`network namespace ${network.namespace} with a bridge, ${LAB_ADDRESS}/24`)
-  const controller = await startController({ home, namespace: network.namespace, config, boot: virtual > 0, signal })
+  const controller = await startController({ home, namespace: network.namespace, boot: virtual > 0, signal, say })
   undo.add('controller', () => controller.stop())
   const { apiPort, enrolPort, bootPort } = config.controller
   say(`controller on ${LAB_ADDRESS}: API ${apiPort}, enrolment ${enrolPort}${virtual > 0 ? `, boot ${bootPort}` : ''}`)
@@ -99,7 +99,12 @@ export async function bringUp(wish: LabWish, context: LabContext): Promise<Lab> 
   const machines = await createDevices({ devices, virtual, accelerator: under, home, network, config, birdCommand, ipCommand, signal, log, say })
   undo.add('devices', async () => void (await Promise.allSettled(machines.map((one) => one.close()))))
   // While the devices still answer: a rollout that is left running costs the next lab the time-out of each device.
-  undo.add('rollout under way', () => client.abandonRollouts())
+  undo.add('rollout under way', async () => {
+    await client.abandonRollouts().catch((error) => {
+      // Without a controller nothing is rolled out.
+      if (codeOf(error) !== 'CONTROLLER_UNREACHABLE') throw error
+    })
+  })
   await Promise.all(machines.map((one) => one.powerOn()))
   await inSync(client, machines, context)
 

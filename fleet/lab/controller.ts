@@ -4,15 +4,15 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf, OffboxError } from '../../core/errors.ts'
 import { FleetMethods, type FleetDevice, type Rollout } from '../../proto/gen/fleet.ts'
 import { RoutingConfig, type RoutingConfigInit } from '../../proto/gen/routing.ts'
-import type { Config } from '../config/schema.ts'
 import { type Home, readAnchors, readIdentity } from '../home/home.ts'
 import { RpcClient } from '../rpc/client.ts'
 import type { LabDevice } from './mesh.ts'
 import { LAB_ADDRESS } from './network.ts'
-import { longRunning } from './process.ts'
+import { type LongRunning, longRunning } from './process.ts'
 
 const READY_TIMEOUT_MS = 60_000
 const WORDS_KEPT_MAX = 50
+const RESTART_DELAY_MS = 1_000
 /** Below the 256 KiB that the controller takes at once. */
 const CHUNK_BYTES = 128 * 1024
 const root = join(import.meta.dirname, '../..')
@@ -21,44 +21,72 @@ export interface RunningController {
   stop(): Promise<void>
 }
 
-/** Resolves when the controller answers. @throws HOME_IN_USE, PORT_TAKEN, SETUP_MISSING with its last words */
-export async function startController(input: {
-  home: Home
-  namespace: string
-  config: Config
-  boot: boolean
-  signal: AbortSignal
-}): Promise<RunningController> {
-  const { home, namespace } = input
+interface ControllerInput {
+  readonly home: Home
+  readonly namespace: string
+  /** Also serve the boot image. */
+  readonly boot: boolean
+  readonly signal: AbortSignal
+  readonly say: (text: string) => void
+}
+
+/**
+ * Resolves when the controller answers. One that ends later is started again after a second, as an init system would do it.
+ * @throws HOME_IN_USE, PORT_TAKEN, CONTROLLER_UNREACHABLE with its last words
+ */
+export async function startController(input: ControllerInput): Promise<RunningController> {
+  const { home, namespace, say } = input
   const words: string[] = []
   const args = ['fleet/cli/main.ts', '--home', home.path, 'controller', 'serve', '--address', LAB_ADDRESS, ...(input.boot ? ['--boot'] : [])]
+  const onLine = (line: string) => void words.splice(0, Math.max(0, words.push(line.slice(0, 500)) - WORDS_KEPT_MAX))
+  const start = () => longRunning(process.execPath, args, { namespace, cwd: root, onLine })
+  const first = await start()
+  try {
+    await answers(home, first, words, input.signal)
+  } catch (error) {
+    await first.stop()
+    throw error
+  }
+  const ended = new AbortController()
+  let running = first
+  const keepRunning = async () => {
+    for (;;) {
+      const how = await running.exited
+      if (ended.signal.aborted) return
+      say(`the controller ended (${how}); starting it again`)
+      await delay(RESTART_DELAY_MS, undefined, { signal: ended.signal }).catch(() => {})
+      if (ended.signal.aborted) return
+      running = await start()
+    }
+  }
+  const kept = keepRunning().catch((error) => say(`the controller could not be started again: ${messageOf(error)}`))
+  return {
+    stop: async () => {
+      ended.abort()
+      await running.stop()
+      await kept
+    },
+  }
+}
+
+async function answers(home: Home, controller: LongRunning, words: readonly string[], signal: AbortSignal): Promise<void> {
   let gone = ''
-  const controller = await longRunning(process.execPath, args, {
-    namespace,
-    cwd: root,
-    onLine: (line) => void words.splice(0, Math.max(0, words.push(line.slice(0, 500)) - WORDS_KEPT_MAX)),
-  })
   controller.exited.then((how) => (gone = how))
   const deadlineMs = performance.now() + READY_TIMEOUT_MS
   const client = await ControllerClient.connect(home, (await readAnchors(home)).fleet)
   try {
     for (;;) {
-      input.signal.throwIfAborted()
+      signal.throwIfAborted()
       const failure = await client.devices().then(
         () => '',
         (error) => messageOf(error),
       )
-      if (!failure) return controller
-      if (gone || performance.now() > deadlineMs)
-        throw new OffboxError(
-          'CONTROLLER_UNREACHABLE',
-          `the controller ${gone ? `ended (${gone})` : `does not answer: ${failure}`}:\n${words.slice(-8).join('\n')}`,
-        )
+      if (!failure) return
+      const last = `:\n${words.slice(-8).join('\n')}`
+      if (gone) throw new OffboxError('CONTROLLER_UNREACHABLE', `the controller ended (${gone})${last}`)
+      if (performance.now() > deadlineMs) throw new OffboxError('CONTROLLER_UNREACHABLE', `the controller does not answer: ${failure}${last}`)
       await delay(100)
     }
-  } catch (error) {
-    await controller.stop()
-    throw error
   } finally {
     client.close()
   }

@@ -1,3 +1,5 @@
+import { rename } from 'node:fs/promises'
+import { join } from 'node:path'
 import t from 'tap'
 import { RoutingConfig } from '../../../proto/gen/routing.ts'
 import { type TestFleet, testFleet, until } from '../harness.ts'
@@ -79,6 +81,23 @@ t.test('a version that did not start here is not tried again until it is asked f
     await fleet.desire('sw1', { telemetry: '1.0.0' })
     await fleet.phase('sw1', 'in-sync')
     t.equal(device.services.get('telemetry')?.version, '1.0.0')
+  })
+})
+
+t.test('what trying again cannot mend is shown as failed, and taken up again once it is mended', async (t) => {
+  await withFleet(async (fleet) => {
+    await fleet.push('telemetry', '1.0.0')
+    const device = await fleet.device('sw1')
+    await device.powerOff()
+    await fleet.desire('sw1', { telemetry: '1.0.0' })
+    const file = join(fleet.home.registry, 'telemetry/1.0.0.offbox')
+    await rename(file, `${file}.aside`)
+    await device.powerOn()
+    const failed = await fleet.phase('sw1', 'failed')
+    t.match(failed.reason, /BUNDLE_NOT_FOUND/)
+    await rename(`${file}.aside`, file)
+    await fleet.desire('sw1', { telemetry: '1.0.0' })
+    await fleet.phase('sw1', 'in-sync')
   })
 })
 
