@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { codeOf, OffboxError } from '../../core/errors.ts'
+import { codeOf, isErrorCode, OffboxError } from '../../core/errors.ts'
 import { readConfig } from '../config/config.ts'
 import type { Config } from '../config/schema.ts'
 import { Home } from '../home/home.ts'
@@ -130,7 +130,10 @@ export async function inSync(client: ControllerClient, machines: readonly LabMac
       if (seen.get(machine.device.id) === phase) continue
       seen.set(machine.device.id, phase)
       // This phase means that waiting does not help.
-      if (phase.startsWith('failed')) throw new OffboxError('STATE_REFUSED', `${machine.device.id} ${phase}\n${machine.lastWords()}`)
+      if (phase.startsWith('failed')) {
+        const code = /^failed: ([A-Z_]+):/.exec(phase)?.[1]
+        throw new OffboxError(isErrorCode(code) ? code : 'STATE_REFUSED', `${machine.device.id} ${phase}; its console is in ${machine.consoleFile}`)
+      }
       say(`${machine.device.id} ${phase}${phase === 'in-sync' ? ` ${machine.secondsSincePowerOn().toFixed(1)} s after power-on` : ''}`)
     }
     if ([...seen.values()].every((phase) => phase.startsWith('in-sync'))) return

@@ -20,6 +20,7 @@ export interface LabMachine {
   powerOn(): Promise<void>
   powerOff(): Promise<void>
   close(): Promise<void>
+  readonly consoleFile: string
   /** The end of its console, for a message that explains a failure. */
   lastWords(): string
   secondsSincePowerOn(): number
@@ -52,18 +53,23 @@ export async function createDevices(input: DevicesInput): Promise<LabMachine[]> 
   if (virtual < devices.length) say(`${devices.length - virtual} agents as processes in network namespaces`)
   return await Promise.all(
     devices.map(async (device, index) =>
-      machine(device, accelerator && index < virtual ? await virtualMachine(input, device, accelerator) : await local(input, device)),
+      machine(input, device, accelerator && index < virtual ? await virtualMachine(input, device, accelerator) : await local(input, device)),
     ),
   )
 }
 
+function consoleFileOf(home: Home, device: LabDevice): string {
+  return join(home.path, `lab/${device.id}.console`)
+}
+
 type Switched = Pick<Vm, 'console' | 'poweredOnAtMs' | 'powerOn' | 'powerOff' | 'close'>
 
-function machine(device: LabDevice, what: Switched): LabMachine {
+function machine({ home }: DevicesInput, device: LabDevice, what: Switched): LabMachine {
   let poweredOnWallMs = Number.POSITIVE_INFINITY
   let firstLine = 0
   return {
     device,
+    consoleFile: consoleFileOf(home, device),
     powerOn: () => {
       poweredOnWallMs = Date.now()
       firstLine = what.console.count
@@ -82,7 +88,7 @@ function machine(device: LabDevice, what: Switched): LabMachine {
 }
 
 async function virtualMachine({ home, network, signal, log }: DevicesInput, device: LabDevice, accelerator: Accelerator): Promise<Switched> {
-  const consoleFile = join(home.path, `lab/${device.id}.console`)
+  const consoleFile = consoleFileOf(home, device)
   return await createVm({ name: device.id, network, port: device.port, serial: device.serial, accelerator, consoleFile, signal, log })
 }
 
@@ -118,7 +124,7 @@ async function local(input: DevicesInput, device: LabDevice): Promise<Switched> 
     program: join(root, 'dist/agent/main.mjs'),
     configFile,
     stateDirs: [stateDir, runDir],
-    consoleFile: join(home.path, `lab/${device.id}.console`),
+    consoleFile: consoleFileOf(home, device),
     signal,
     log,
   })
