@@ -1,5 +1,6 @@
 // `npm test`: sets everything up, then lint, types and tests; ends with a line `N passed, N failed`, with what was skipped by
 // name above it. Options go to tap: `npm test -- test/core/x509.test.ts`.
+import '../fleet/lab/node-version.mjs'
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { environment, root, SetupError, setUp, whyNoNode26 } from '../fleet/lab/setup.mjs'

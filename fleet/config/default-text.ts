@@ -17,7 +17,7 @@ rollout:
   confirmSeconds: 60
 
 lab:
-  subnet: 10.77.0.0/24
+  # How many devices npm start boots, 1 to 8.
   devices: 3
 `
 }

@@ -15,8 +15,6 @@ export interface Config {
     readonly confirmSeconds: number
   }
   readonly lab: {
-    /** IPv4 /24 of the lab network; the controller has its first address. */
-    readonly subnet: string
     readonly devices: number
   }
 }
@@ -55,13 +53,7 @@ export const CONFIG_SCHEMA = {
       additionalProperties: false,
       default: {},
       properties: {
-        subnet: {
-          type: 'string',
-          pattern: `^${octet}(\\.${octet}){2}\\.0/24$`,
-          default: '10.77.0.0/24',
-          description: 'an IPv4 network of the form a.b.c.0/24',
-        },
-        devices: { type: 'integer', minimum: 1, maximum: 32, default: 3 },
+        devices: { type: 'integer', minimum: 1, maximum: 8, default: 3 },
       },
     },
   },

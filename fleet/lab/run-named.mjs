@@ -1,4 +1,5 @@
 // `npm run bench -- NAME` and `npm run drill -- NAME`: sets up, then runs FOLDER/NAME.ts under Node 26 with the other arguments.
+import './node-version.mjs'
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { root, run26, SetupError, setUp } from './setup.mjs'

@@ -1,4 +1,5 @@
 // `npm start`: sets everything up under whatever Node is there, then runs the lab (lab.ts) under Node 26.
+import './node-version.mjs'
 import { run26, SetupError, setUp, whyNoNode26 } from './setup.mjs'
 
 const args = process.argv.slice(2)
