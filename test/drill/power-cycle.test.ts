@@ -13,13 +13,13 @@ async function drill(...args: string[]) {
   return { code, stderr, verdict: JSON.parse(stdout.trim().split('\n').at(-1) ?? '') }
 }
 
-t.test('the drill passes where the device comes back', { skip: noLab('local'), timeout: 200_000 }, async (t) => {
+t.test('the drill passes where the device comes back', { skip: noLab('local'), timeout: 800_000 }, async (t) => {
   const { code, verdict, stderr } = await drill()
   if (!t.equal(code, 0)) t.comment(stderr)
   t.match(verdict, { boot: 'local', passed: true, services: 3, bgpSessionEnds: 2 })
 })
 
-t.test('the drill fails where the controller has forgotten what the device should run', { skip: noLab('local'), timeout: 200_000 }, async (t) => {
+t.test('the drill fails where the controller has forgotten what the device should run', { skip: noLab('local'), timeout: 800_000 }, async (t) => {
   const { code, verdict } = await drill('--sabotage', 'forget')
   t.equal(code, 1)
   t.match(verdict, { passed: false })

@@ -12,7 +12,7 @@ const BAD = [
   { folder: 'telemetry-unhealthy-after-3s', version: '1.1.3', what: 'turns unhealthy 3 s after it went live', silent: false },
 ] as const
 
-t.test('a bad release is undone by the device itself and stops its rollout at the canary', { skip: noLab('local'), timeout: 280_000 }, async (t) => {
+t.test('a bad release is undone by the device itself and stops its rollout at the canary', { skip: noLab('local'), timeout: 800_000 }, async (t) => {
   const lab = await labFor(t, { devices: 2, local: true })
   for (const { folder, version, what, silent } of BAD) {
     await t.test(`a telemetry that ${what}`, async (t) => {

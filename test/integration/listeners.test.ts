@@ -8,7 +8,7 @@ interface Seen {
   process: string
 }
 
-t.test('a device listens on its API port and BGP, says so itself, and the kernel agrees', { skip: noLab('local'), timeout: 280_000 }, async (t) => {
+t.test('a device listens on its API port and BGP, says so itself, and the kernel agrees', { skip: noLab('local'), timeout: 800_000 }, async (t) => {
   const lab = await labFor(t, { devices: 2, local: true })
   const info = await insideLab<{ listeners: Seen[]; deviceId: string; attestation: string }>(
     lab,

@@ -35,7 +35,7 @@ function lab(home: string, args: string[], before: readonly string[] = []) {
   return { child, ended, said: () => stdout }
 }
 
-t.test('npm start -- --local --once rolls a new version across a lab without a failed call', { skip: noLab('local'), timeout: 280_000 }, async (t) => {
+t.test('npm start -- --local --once rolls a new version across a lab without a failed call', { skip: noLab('local'), timeout: 800_000 }, async (t) => {
   const home = mkdtempSync(join(tmpdir(), 'offbox-start-'))
   t.teardown(() => rmSync(home, { recursive: true, force: true }))
   const first = lab(home, ['--local', '--once', '--json', '--devices', '3'])
@@ -54,7 +54,7 @@ t.test('npm start -- --local --once rolls a new version across a lab without a f
   }
 })
 
-t.test('an ordinary user gets the same lab, in a user namespace', { skip: noLab('local') || noUserNamespace(), timeout: 280_000 }, async (t) => {
+t.test('an ordinary user gets the same lab, in a user namespace', { skip: noLab('local') || noUserNamespace(), timeout: 800_000 }, async (t) => {
   const home = mkdtempSync(join(tmpdir(), 'offbox-start-'))
   chownSync(home, USER, USER)
   t.teardown(() => rmSync(home, { recursive: true, force: true }))

@@ -3,7 +3,7 @@ import { passed, powerCycle } from '../drill/power-cycle.ts'
 import { insideLab, labFor, noLab } from './lab-under-test.ts'
 
 /** One real machine beside one agent process: what a PXE boot shows, at half the price of two machines. */
-t.test('a machine boots over the network, joins the fleet, and comes back by itself after a power cut', { skip: noLab('pxe'), timeout: 900_000 }, async (t) => {
+t.test('a machine boots over the network, joins the fleet, and comes back by itself after a power cut', { skip: noLab('pxe'), timeout: 880_000 }, async (t) => {
   const lab = await labFor(t, { devices: 2, local: false, virtual: 1 })
   t.equal(lab.boot, 'pxe')
   type Info = { boot: string; serial: string; mac: string; bootId: string; imageSha256: string; listeners: { protocol: string; port: number }[] }
