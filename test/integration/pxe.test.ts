@@ -1,4 +1,5 @@
 import t from 'tap'
+import { inSync } from '../../fleet/lab/bring-up.ts'
 import { passed, powerCycle } from '../drill/power-cycle.ts'
 import { insideLab, labFor, noLab } from './lab-under-test.ts'
 
@@ -20,4 +21,10 @@ t.test('a machine boots over the network, joins the fleet, and comes back by its
   const after = await ask()
   t.not(after.bootId, before.bootId, 'it did boot anew')
   t.equal(after.imageSha256, before.imageSha256)
+
+  const ordered = await insideLab<{ atMs: number }>(lab, 'sw1', "return await rpc.unary(device.DeviceMethods.Reboot, { delayMs: 500, reason: 'test' })")
+  t.ok(ordered.atMs > 0, 'a reboot is answered before it happens')
+  while ((await lab.client.devices()).find((one) => one.deviceId === 'sw1')?.bootId === after.bootId) await new Promise((resolve) => setTimeout(resolve, 200))
+  await inSync(lab.client, lab.machines.slice(0, 1), { say: (line) => t.comment(line), signal: lab.signal })
+  t.not((await ask()).bootId, after.bootId, 'and the device comes back from the network once more')
 })
