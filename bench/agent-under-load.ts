@@ -13,6 +13,8 @@ const NEXT = { path: '/test.Counter/Next', kind: 'unary', request: raw, response
 export interface AgentUnderLoad {
   readonly lab: Lab
   readonly port: number
+  /** Of the agent's process. */
+  readonly pid: number
   connect(): Promise<RpcClient>
   /** Makes `version` the one that runs, confirmed. */
   bring(kind: 'Install' | 'Upgrade', version: string): Promise<Change>
@@ -46,7 +48,7 @@ export async function agentUnderLoad(): Promise<AgentUnderLoad> {
       await fresh.unary(LifecycleMethods.Confirm, { changeId: change.id }).finally(() => fresh.close())
       return change
     }
-    return { lab, port, connect: async () => await connect(lab, port), bring, close }
+    return { lab, port, pid: agent.child.pid ?? 0, connect: async () => await connect(lab, port), bring, close }
   } catch (error) {
     await close()
     throw error
