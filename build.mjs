@@ -10,15 +10,16 @@ const root = import.meta.dirname
 /**
  * Bundles the agent and the worker host into `out`, dist/agent by default; tests that run at once each use a directory of their
  * own. Readable stacks matter more than 200 kB: nothing is minified.
+ * @param {{ out?: string, plugins?: import('esbuild').Plugin[] }} options plugins: a drill's, for a build of its own
  */
-export async function buildAll({ out = join(root, 'dist/agent') } = {}) {
+export async function buildAll({ out = join(root, 'dist/agent'), plugins = [] } = {}) {
   generate()
   linkCommand()
   mkdirSync(out, { recursive: true })
   const shared = { bundle: true, platform: 'node', target: 'node26', legalComments: 'none', logLevel: 'warning', absWorkingDir: root }
   // grpc-js and pino are CommonJS and call `require` for Node's own modules.
   const banner = { js: "import { createRequire as __createRequire } from 'node:module'\nconst require = __createRequire(import.meta.url)" }
-  await build({ ...shared, entryPoints: ['agent/main.ts'], outfile: join(out, 'main.mjs'), format: 'esm', banner })
+  await build({ ...shared, entryPoints: ['agent/main.ts'], outfile: join(out, 'main.mjs'), format: 'esm', banner, plugins })
   await build({ ...shared, entryPoints: ['services/sdk/run.ts'], outfile: join(out, 'worker-host.js'), format: 'cjs' })
 }
 

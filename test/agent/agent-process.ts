@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import * as grpc from '@grpc/grpc-js'
+import type { Plugin } from 'esbuild'
 import { buildAll } from '../../build.mjs'
 import { formatAnchors } from '../../core/anchors.ts'
 import { type CertificateAuthority, makeCa, makeIdentity, type Role, signCsr } from '../../core/x509.ts'
@@ -34,9 +35,10 @@ export interface Lab {
   close(): Promise<void>
 }
 
-export async function makeLab(): Promise<Lab> {
+/** @param plugins of the build of the agent, for one that is to crash at a given point */
+export async function makeLab(plugins: Plugin[] = []): Promise<Lab> {
   const directory = await mkdtemp(join(tmpdir(), 'obx-agent-'))
-  await buildAll({ out: join(directory, 'dist') })
+  await buildAll({ out: join(directory, 'dist'), plugins })
   const nowMs = Date.now()
   const ca = await makeCa(FLEET, { nowMs, validMs: 10 * dayMs })
   const key = makeKey()

@@ -5,9 +5,9 @@ import { build } from 'esbuild'
 import t from 'tap'
 import { checkManifest } from '../../core/manifest.ts'
 import type { ServiceModule } from '../../services/sdk/service.ts'
+import { root, services } from '../tidy/sources.ts'
 
-const root = join(import.meta.dirname, '../..')
-const folders = ['services/routing', 'services/telemetry', 'services/telemetry/releases/1.0.0', 'services/secrets']
+const folders = [...services().map((name) => `services/${name}`), 'services/telemetry/releases/1.0.0']
 const fixtures = ['throws-at-start', 'hangs-at-start', 'unhealthy-after-3s'].map((name) => `test/fixtures/services/telemetry-${name}`)
 
 for (const folder of [...folders, ...fixtures]) {

@@ -13,3 +13,8 @@ export function sources(folder = root): string[] {
     return /\.(ts|mjs)$/.test(name) ? [relative(root, path)] : []
   })
 }
+
+/** Names of the services: every folder of services/ but the SDK. */
+export function services(): string[] {
+  return readdirSync(join(root, 'services')).filter((name) => name !== 'sdk')
+}
