@@ -12,13 +12,14 @@ const out = join(here, 'gen')
 const folder = join(here, 'offbox/v1')
 const sources = readdirSync(folder).filter((name) => name.endsWith('.proto'))
 
-/** Regenerates what is older than any source, since sources import one another. Returns the files' names written. */
-export function generate({ force = false } = {}) {
+/** Regenerates what is older than any source, since sources import one another; or `only` one. Returns the files' names written. */
+export function generate({ force = false, only = undefined } = {}) {
   const newest = Math.max(...sources.map((name) => statSync(join(folder, name)).mtimeMs), statSync(import.meta.filename).mtimeMs)
   mkdirSync(out, { recursive: true })
   const written = []
   for (const source of sources) {
     const name = basename(source, '.proto')
+    if (only !== undefined && name !== only) continue
     const made = statSync(join(out, `${name}.ts`), { throwIfNoEntry: false })
     if (!force && made && made.mtimeMs > newest) continue
     const options = ['-t', 'static-module', '-w', 'esm', '--dts', '--force-number', '--no-delimited', '--no-typeurl', '--no-service']
@@ -71,6 +72,7 @@ function methodTable(name, file) {
 }
 
 if (process.argv[1] === import.meta.filename) {
-  const written = generate({ force: process.argv.includes('--force') })
+  const [, , word, only] = process.argv
+  const written = generate({ force: word === '--force', only: word === '--only' ? only : undefined })
   process.stdout.write(written.length > 0 ? `proto/gen: ${written.join(', ')}\n` : 'proto/gen is up to date\n')
 }

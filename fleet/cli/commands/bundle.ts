@@ -10,6 +10,7 @@ import { readSigningKey, sha256Hex } from '../../home/keys.ts'
 import { raiseFloor } from '../../registry/floors.ts'
 import { buildBundle, signBundle } from '../../registry/make.ts'
 import { signersOf } from '../../registry/verify.ts'
+import type { RpcClient } from '../../rpc/client.ts'
 import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
 import { table } from '../output.ts'
 
@@ -19,27 +20,33 @@ interface BuildOptions extends CommonOptions {
   readonly out?: string
   readonly version?: string
   readonly sign?: boolean
+  readonly push?: boolean
 }
 
 export function bundleCommands(root: Command): void {
   const group = root.command('bundle').description('signed bundles of services, and the registry')
 
-  leaf(group, 'build <dir>', 'make a bundle of a service folder (service.ts, manifest.json)', [
+  remoteLeaf(group, 'build <dir>', 'make a bundle of a service folder (service.ts, manifest.json)', [
     'offbox bundle build services/telemetry --sign',
     'offbox bundle build services/telemetry --version 1.2.0 --out t.offbox',
+    'offbox bundle build services/telemetry --push',
   ])
     .option('--out <file>', 'where to put it (default: NAME-VERSION.offbox)')
     .option('--version <v>', "in place of the manifest's version")
     .option('--sign', "sign it with the home's bundle key")
+    .option('--push', "sign it and put it into the controller's registry as well")
     .action(
-      action<BuildOptions, [string]>(async ({ home, print }, options, directory) => {
+      action<BuildOptions, [string]>(async ({ home, print, controller }, options, directory) => {
         const built = await buildBundle(directory, options.version)
-        const file = options.sign ? signBundle(built.file, await readSigningKey(home)) : built.file
+        const signed = options.sign === true || options.push === true
+        const file = signed ? signBundle(built.file, await readSigningKey(home)) : built.file
         const { name, version } = built.manifest
         const out = resolve(options.out ?? `${name}-${version}.offbox`)
         await write(out, file)
-        const facts = { file: out, service: name, version, sizeBytes: file.length, sha256: sha256Hex(file), signed: options.sign === true }
-        print.result(facts, `${out}: ${name} ${version}, ${file.length} bytes, ${options.sign ? 'signed' : 'not signed (offbox bundle sign)'}`)
+        if (options.push) await controller(async (client) => await push(client, file))
+        const facts = { file: out, service: name, version, sizeBytes: file.length, sha256: sha256Hex(file), signed, pushed: options.push === true }
+        const state = options.push ? 'signed and in the registry' : signed ? 'signed' : 'not signed (offbox bundle sign)'
+        print.result(facts, `${out}: ${name} ${version}, ${file.length} bytes, ${state}`)
       }),
     )
 
@@ -68,10 +75,7 @@ export function bundleCommands(root: Command): void {
   remoteLeaf(group, 'push <file>', "put a signed bundle into the controller's registry", ['offbox bundle push telemetry-1.1.0.offbox']).action(
     action<CommonOptions, [string]>(async ({ print, controller }, _options, path) => {
       const file = await read(path)
-      const chunks = Array.from({ length: Math.ceil(file.length / CHUNK_BYTES) }, (_, index) => ({
-        chunk: file.subarray(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES),
-      }))
-      const info = await controller(async (client) => await client.clientStream(FleetMethods.PutBundle, chunks, { deadlineMs: 120_000 }))
+      const info = await controller(async (client) => await push(client, file))
       print.result(info, `${info.service} ${info.version} is in the registry, sha256 ${info.sha256.slice(0, 16)}`)
     }),
   )
@@ -96,6 +100,13 @@ export function bundleCommands(root: Command): void {
       )
     }),
   )
+}
+
+async function push(client: RpcClient, file: Uint8Array): Promise<BundleInfo> {
+  const chunks = Array.from({ length: Math.ceil(file.length / CHUNK_BYTES) }, (_, index) => ({
+    chunk: file.subarray(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES),
+  }))
+  return await client.clientStream(FleetMethods.PutBundle, chunks, { deadlineMs: 120_000 })
 }
 
 /** Shows the manifest of an untrusted bundle as text only: parsing waits for a signature (design: parse after verify). */

@@ -1,13 +1,17 @@
 /** offbox service … */
+import { resolve } from 'node:path'
 import type { Command } from 'commander'
+import { OffboxError } from '../../../core/errors.ts'
 import { FleetMethods } from '../../../proto/gen/fleet.ts'
 import { type Change, ChangeState, type ServiceEvent, ServiceState, type ServiceStatus } from '../../../proto/gen/lifecycle.ts'
 import { healthOf } from '../../device/gate.ts'
-import { action, type CommonOptions, remoteLeaf } from '../context.ts'
-import { table, time } from '../output.ts'
+import { newService, ownCheckout } from '../../scaffold/scaffold.ts'
+import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
+import { explain, explanationText } from '../explain.ts'
+import { printable, table, time } from '../output.ts'
 
 export function serviceCommands(root: Command): void {
-  const group = root.command('service').description('what runs on a device')
+  const group = root.command('service').description('what runs on a device, and new services')
 
   remoteLeaf(group, 'list <device>', 'services of a device, as it has them now', ['offbox service list sw1', 'offbox service list sw1 --json']).action(
     action<CommonOptions, [string]>(async ({ print, controller }, _options, deviceId) => {
@@ -38,6 +42,32 @@ export function serviceCommands(root: Command): void {
       })
     }),
   )
+
+  remoteLeaf(group, 'explain <device> <service>', 'why a service is in its state, what will happen next and when', [
+    'offbox service explain sw1 telemetry',
+    'offbox service explain sw1 telemetry --json',
+  ]).action(
+    action<CommonOptions, [string, string]>(async ({ print, controller }, _options, deviceId, service) => {
+      const { services } = await controller(async (client) => await client.unary(FleetMethods.ListDeviceServices, { deviceId }))
+      const status = services.find((one) => one.service === service)
+      if (!status) throw new OffboxError('SERVICE_NOT_FOUND', `${deviceId} has no service ${JSON.stringify(service)}; see offbox service list ${deviceId}`)
+      const explanation = explain(status, Date.now())
+      print.result({ deviceId, ...explanation, status: named(status) }, () => printable(explanationText(explanation)))
+    }),
+  )
+
+  leaf(group, 'new <name>', 'write a working service with its tests into the checkout', ['offbox service new hello', 'offbox service new hello --dir ~/offbox'])
+    .option('--dir <dir>', 'another checkout (default: the one this command belongs to)')
+    .action(
+      action<NewOptions, [string]>(async ({ print }, options, name) => {
+        const made = await newService(name, options.dir === undefined ? ownCheckout : resolve(options.dir))
+        print.result(made, `wrote ${made.files.join(', ')}\nTest it: npm test -- test/services/${name}/${name}.test.ts\nFurther: docs/writing-a-service.md`)
+      }),
+    )
+}
+
+interface NewOptions extends CommonOptions {
+  readonly dir?: string
 }
 
 /** Enums by name: numbers mean nothing to a reader of JSON. */
