@@ -54,7 +54,7 @@ export class ServedCalls {
       this.#send({ type: 'end', call: open.call, error: { code: 'METHOD_NOT_FOUND', message: `the service does not serve ${open.method}` } })
       return
     }
-    const call = new ServedCall((count) => this.#send({ type: 'credit', call: open.call, count }))
+    const call = new ServedCall(open, this.#send)
     this.#calls.set(open.call, call)
     this.#run(served, open, call).then(
       (bytes) => this.#end(open.call, call, bytes),
@@ -63,8 +63,7 @@ export class ServedCalls {
   }
 
   async #run(served: Served, open: Open, call: ServedCall): Promise<Uint8Array | undefined> {
-    const { principal, metadata, deadlineMs } = open
-    const about: Call = { principal, metadata, signal: call.signal, ...(deadlineMs === undefined ? {} : { deadlineMs }) }
+    const about = call.about
     const request = open.bytes ?? new Uint8Array(0)
     if (served.kind === 'unary') return reply(await served.handle(request, about))
     if (served.kind === 'clientStream') return reply(await served.handle(call.incoming, about))
@@ -72,7 +71,7 @@ export class ServedCalls {
     for await (const message of messages) {
       const bytes = reply(message)
       await call.outgoing.take()
-      if (call.signal.aborted) break
+      if (call.aborted) break
       this.#send({ type: 'data', call: open.call, bytes }, bytes)
     }
     return undefined
@@ -101,20 +100,58 @@ function reply(bytes: unknown): Uint8Array {
   return exactCopy(bytes)
 }
 
+/** Most calls are one request and one answer that nobody cancels: what only the others need is made when it is asked for. */
 class ServedCall {
-  readonly #abort = new AbortController()
-  readonly signal = this.#abort.signal
-  readonly incoming: Incoming
-  readonly outgoing = new Outgoing()
+  /** What the handler is given. */
+  readonly about: Call
+  readonly #id: number
+  readonly #send: Send
+  #abort: AbortController | undefined
+  #reason: OffboxError | undefined
+  #incoming: Incoming | undefined
+  #outgoing: Outgoing | undefined
 
-  constructor(sendCredit: (count: number) => void) {
-    this.incoming = new Incoming(sendCredit)
+  constructor({ call, principal, metadata, deadlineMs }: Open, send: Send) {
+    this.#id = call
+    this.#send = send
+    const signal = () => this.#signal()
+    this.about = {
+      principal,
+      metadata,
+      get signal() {
+        return signal()
+      },
+      ...(deadlineMs === undefined ? {} : { deadlineMs }),
+    }
+  }
+
+  get aborted(): boolean {
+    return this.#reason !== undefined
+  }
+
+  get incoming(): Incoming {
+    this.#incoming ??= new Incoming((count) => this.#send({ type: 'credit', call: this.#id, count }))
+    return this.#incoming
+  }
+
+  get outgoing(): Outgoing {
+    this.#outgoing ??= new Outgoing()
+    return this.#outgoing
   }
 
   abort(reason: string): void {
-    this.#abort.abort(new OffboxError('DEADLINE_PASSED', `the call was ended: ${reason}`))
+    this.#reason = new OffboxError('DEADLINE_PASSED', `the call was ended: ${reason}`)
+    this.#abort?.abort(this.#reason)
     this.incoming.close()
     this.outgoing.grant(1)
+  }
+
+  #signal(): AbortSignal {
+    if (!this.#abort) {
+      this.#abort = new AbortController()
+      if (this.#reason) this.#abort.abort(this.#reason)
+    }
+    return this.#abort.signal
   }
 }
 

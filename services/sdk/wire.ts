@@ -89,16 +89,22 @@ export interface WorkerStart {
 }
 
 /**
- * Sends messages in batches: the first of a turn of the event loop at once (a lone call waits for nobody), the others together when the
- * turn ends. Order is kept.
+ * Sends the messages of one turn of the event loop together, when the turn ends: to wake the other thread costs more than the rest of
+ * a message's way, and a turn ends at once when there is nothing else to do. Order is kept.
  */
 export class Outbox<Message> {
   readonly #post: (batch: Message[], transfer: ArrayBuffer[]) => void
   // Taken when the module is loaded: a service cannot replace it later.
   readonly #later = setImmediate
+  readonly #flush = () => {
+    const batch = this.#batch
+    const transfer = this.#transfer
+    this.#batch = []
+    this.#transfer = []
+    this.#post(batch, transfer)
+  }
   #batch: Message[] = []
   #transfer: ArrayBuffer[] = []
-  #turnBegun = false
 
   constructor(post: (batch: Message[], transfer: ArrayBuffer[]) => void) {
     this.#post = post
@@ -106,23 +112,8 @@ export class Outbox<Message> {
 
   /** `owned`: bytes to transfer, exact-size and not used by the sender again. */
   send(message: Message, owned?: Uint8Array): void {
-    this.#batch.push(message)
+    if (this.#batch.push(message) === 1) this.#later(this.#flush)
     if (owned) this.#transfer.push(owned.buffer as ArrayBuffer)
-    if (this.#turnBegun) return
-    this.#turnBegun = true
-    this.#flush()
-    this.#later(() => {
-      this.#turnBegun = false
-      if (this.#batch.length > 0) this.#flush()
-    })
-  }
-
-  #flush(): void {
-    const batch = this.#batch
-    const transfer = this.#transfer
-    this.#batch = []
-    this.#transfer = []
-    this.#post(batch, transfer)
   }
 }
 

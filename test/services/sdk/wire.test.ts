@@ -1,16 +1,24 @@
 import t from 'tap'
 import { exactCopy, LogLimit, Outbox, readFromWorker, readHealth, readSnapshot, toWireError, WIRE_LIMITS } from '../../../services/sdk/wire.ts'
 
-t.test('the first message of a turn goes at once, the others together when the turn ends, in order', async (t) => {
+t.test('the messages of one turn go together when it ends, in order, with what they own', async (t) => {
   const batches: number[][] = []
-  const outbox = new Outbox<number>((batch) => batches.push(batch))
-  for (const one of [1, 2, 3, 4]) outbox.send(one)
-  t.same(batches, [[1]])
+  const transfers: ArrayBuffer[][] = []
+  const outbox = new Outbox<number>((batch, transfer) => {
+    batches.push(batch)
+    transfers.push(transfer)
+  })
+  const owned = new Uint8Array(3)
+  for (const one of [1, 2, 3]) outbox.send(one)
+  outbox.send(4, owned)
+  t.same(batches, [])
   await new Promise((resolve) => setImmediate(resolve))
-  t.same(batches, [[1], [2, 3, 4]])
-  await new Promise((resolve) => setImmediate(resolve))
+  t.same(batches, [[1, 2, 3, 4]])
+  t.equal(transfers[0]?.[0], owned.buffer)
   outbox.send(5)
-  t.same(batches, [[1], [2, 3, 4], [5]])
+  await new Promise((resolve) => setImmediate(resolve))
+  t.same(batches, [[1, 2, 3, 4], [5]])
+  t.same(transfers[1], [])
 })
 
 t.test('a copy shows nothing of the pool it came from', async (t) => {
