@@ -37,14 +37,15 @@ export function createLog(level: Level, write: (line: string) => void = (line) =
 
 /**
  * Keeps an audit record for reading, and logs those that matter to whoever looks at the console: changes, denials, failures. A
- * read that went well is in the audit log and in `audits` alone.
+ * read that went well is in the audit log and in `audits` alone. `json` is the record as JSON text.
  */
 export function showAudit(
   { log, audits }: AgentLog,
   record: { readonly decision: string; readonly status?: string; readonly mutation?: unknown },
+  json: string,
   atMs: number,
 ): void {
-  audits.push(JSON.stringify({ level: 'info', time: atMs, audit: true, ...record, msg: 'audit' }))
+  audits.push(`{"level":"info","time":${atMs},"audit":true,${json.slice(1, -1)},"msg":"audit"}`)
   const quiet = record.decision === 'allow' && record.mutation !== true && (record.status === 'OK' || record.status === 'CANCELLED')
   if (!quiet) log.info({ audit: true, ...record }, 'audit')
 }

@@ -23,8 +23,8 @@ export interface AuditRecord {
 export interface AuditOptions {
   readonly path: string
   readonly clock: Clock
-  /** Also told of every record, for the log. */
-  readonly show: (record: AuditRecord) => void
+  /** Also told of every record, for the log; `json` is the record as text, which is costly enough to be made once. */
+  readonly show: (record: AuditRecord, json: string) => void
   readonly log: { error(fields: object, message: string): void }
   readonly files?: FileSystem
 }
@@ -44,9 +44,10 @@ export class Audit {
 
   /** For what has happened: written within auditFlushMs. */
   record(record: AuditRecord): void {
-    this.#options.show(record)
+    const json = JSON.stringify(record)
+    this.#options.show(record, json)
     if (this.#queue.length >= auditQueueMax) this.#dropped += 1
-    else this.#queue.push(this.#line(record))
+    else this.#queue.push(this.#line(json))
     this.#disarm ??= this.#options.clock.after(auditFlushMs, () => {
       this.#disarm = null
       this.#write().catch((error) => this.#options.log.error({ err: error }, 'audit records could not be written'))
@@ -58,8 +59,9 @@ export class Audit {
    * @throws STORE_FULL the effect must not happen
    */
   async intent(record: AuditRecord): Promise<void> {
-    this.#options.show(record)
-    await this.#write(this.#line(record))
+    const json = JSON.stringify(record)
+    this.#options.show(record, json)
+    await this.#write(this.#line(json))
   }
 
   /** Writes what waits. */
@@ -69,8 +71,9 @@ export class Audit {
     await this.#write()
   }
 
-  #line(record: AuditRecord): string {
-    return `${JSON.stringify({ atMs: this.#options.clock.nowMs(), ...record })}\n`
+  /** @param json an object with at least one member */
+  #line(json: string): string {
+    return `{"atMs":${this.#options.clock.nowMs()},${json.slice(1)}\n`
   }
 
   /** Everything waiting and `line`, in one append and one fsync; one at a time. */
@@ -78,7 +81,7 @@ export class Audit {
     const done = this.#writing
       .catch(() => {})
       .then(async () => {
-        const lost = this.#dropped > 0 ? this.#line({ principal: '', method: '', decision: 'allow', dropped: this.#dropped }) : ''
+        const lost = this.#dropped > 0 ? this.#line(JSON.stringify({ principal: '', method: '', decision: 'allow', dropped: this.#dropped })) : ''
         const waiting = this.#queue
         const bytes = Buffer.from(waiting.join('') + lost + line)
         if (bytes.length === 0) return

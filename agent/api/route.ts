@@ -179,6 +179,7 @@ function deadlineOf(call: AnyCall): number | undefined {
 }
 
 function asciiOf(metadata: Metadata): Record<string, string> {
-  const entries = Object.entries(metadata.getMap())
-  return Object.fromEntries(entries.filter((entry): entry is [string, string] => typeof entry[1] === 'string'))
+  const map = metadata.getMap()
+  for (const key in map) if (typeof map[key] !== 'string') delete map[key]
+  return map as Record<string, string>
 }

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { Audit } from '../../../agent/api/audit.ts'
 import { auditBytesMax, auditQueueMax } from '../../../agent/limits.ts'
+import { createLog, showAudit } from '../../../agent/log.ts'
 import { FakeClock } from '../../fakes/clock.ts'
 import { failure, FakeFileSystem } from '../../fakes/file-system.ts'
 
@@ -59,4 +60,34 @@ t.test('the log is bounded on disk and in memory, and says how much it dropped',
   for (let at = 0; at < auditQueueMax + 7; at++) audit.record({ principal: 'a', method: '/read', decision: 'allow' })
   await audit.close()
   t.ok((await linesOf(disk)).some((line) => line['dropped'] === 7))
+})
+
+t.test('the log is shown the very record that is written', async (t) => {
+  const disk = new FakeFileSystem()
+  const { ring, audits, log } = createLog('info', () => {})
+  const clock = new FakeClock()
+  const audit = new Audit({ path, clock, log, files: disk, show: (record, json) => showAudit({ log, ring, audits }, record, json, clock.nowMs()) })
+  const hostile = { principal: 'a"},{"decision":"allow', method: '/x\n', decision: 'deny', status: 'ROLE_DENIED' } as const
+  audit.record({ principal: 'a', method: '/read', decision: 'allow', status: 'OK', durationMs: 0.5 })
+  audit.record(hostile)
+  await audit.close()
+  const [read, denied] = audits.stored().map(({ line }) => JSON.parse(line))
+  t.same(read, {
+    level: 'info',
+    time: clock.nowMs(),
+    audit: true,
+    principal: 'a',
+    method: '/read',
+    decision: 'allow',
+    status: 'OK',
+    durationMs: 0.5,
+    msg: 'audit',
+  })
+  t.match(denied, hostile)
+  t.match(await linesOf(disk), [{ atMs: clock.nowMs(), method: '/read', durationMs: 0.5 }, hostile])
+  t.match(
+    ring.stored().map(({ line }) => JSON.parse(line)),
+    [{ level: 'info', audit: true, ...hostile, msg: 'audit' }],
+    'a read that went well stays out of the log',
+  )
 })
