@@ -42,15 +42,17 @@ export class Audit {
     this.#files = options.files ?? nodeFileSystem
   }
 
-  /** For what has happened: written within auditFlushMs. */
+  /** For what has happened: written within auditFlushMs, or sooner when half the queue waits. */
   record(record: AuditRecord): void {
     const json = JSON.stringify(record)
     this.#options.show(record, json)
     if (this.#queue.length >= auditQueueMax) this.#dropped += 1
     else this.#queue.push(this.#line(json))
+    // Once a crossing: on a disk that cannot be written, only the timer tries again.
+    if (this.#queue.length === auditQueueMax / 2) this.#flush()
     this.#disarm ??= this.#options.clock.after(auditFlushMs, () => {
       this.#disarm = null
-      this.#write().catch((error) => this.#options.log.error({ err: error }, 'audit records could not be written'))
+      this.#flush()
     })
   }
 
@@ -69,6 +71,10 @@ export class Audit {
     this.#disarm?.()
     this.#disarm = null
     await this.#write()
+  }
+
+  #flush(): void {
+    this.#write().catch((error) => this.#options.log.error({ err: error }, 'audit records could not be written'))
   }
 
   /** @param json an object with at least one member */

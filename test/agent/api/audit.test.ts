@@ -62,6 +62,20 @@ t.test('the log is bounded on disk and in memory, and says how much it dropped',
   t.ok((await linesOf(disk)).some((line) => line['dropped'] === 7))
 })
 
+t.test('more records within a second than the queue holds are all written', async (t) => {
+  const disk = new FakeFileSystem()
+  const { audit } = make(disk)
+  const written = async () => [...(await linesOf(disk, `${path}.1`)), ...(await linesOf(disk))]
+  for (let burst = 0; burst < 6; burst++) {
+    for (let at = 0; at < auditQueueMax / 2; at++) audit.record({ principal: 'a', method: `/${burst}`, decision: 'allow' })
+    while ((await written()).length < ((burst + 1) * auditQueueMax) / 2) await new Promise((resolve) => setImmediate(resolve))
+  }
+  await audit.close()
+  const lines = await written()
+  t.equal(lines.length, 3 * auditQueueMax)
+  t.notOk(lines.some((line) => 'dropped' in line))
+})
+
 t.test('the log is shown the very record that is written', async (t) => {
   const disk = new FakeFileSystem()
   const { ring, audits, log } = createLog('info', () => {})
