@@ -57,9 +57,12 @@ async function step<T>(name: string, path: string, act: () => Promise<T>): Promi
   writeFileSync(join(home, TRACE_FILE), JSON.stringify(seen))
   if (hit && planned.fault === 'before') die()
   if (hit && planned.fault !== 'after') throw Object.assign(new Error(`${planned.fault}: injected`), { code: planned.fault })
-  const done = await act()
-  if (hit) die()
-  return done
+  try {
+    return await act()
+  } finally {
+    // Also after one that failed, such as the sync of a directory that is not there.
+    if (hit) die()
+  }
 }
 
 function die(): never {

@@ -11,6 +11,7 @@ import { COUNTER_METHODS, payloadOf } from '../../fixtures/services/counter/bund
 import { type CrashPlan, type CrashTrace, type Fault, PLAN_FILE, TRACE_FILE } from './crash-point.ts'
 
 export const SERVICE = 'counter'
+const deathTimeoutMs = 60_000
 
 export interface DrillLab {
   readonly lab: Lab
@@ -131,7 +132,14 @@ export class Device {
     const trace = JSON.parse(await readFile(join(this.home, TRACE_FILE), 'utf8')) as CrashTrace
     if (trace.run !== this.#run) throw new Error(`${this.#name}: the agent did nothing durable under the plan`)
     // The client may learn of the end before this process does.
-    if (trace.hit && (fault === 'before' || fault === 'after')) await this.#agent?.exited
+    if (trace.hit && (fault === 'before' || fault === 'after')) await this.#died()
     return { told, trace }
+  }
+
+  async #died(): Promise<void> {
+    const late = new Promise<never>((_, reject) => {
+      setTimeout(() => reject(new Error(`${this.#name}: the agent lives on after its SIGKILL`)), deathTimeoutMs).unref()
+    })
+    await Promise.race([this.#agent?.exited, late])
   }
 }
