@@ -1,7 +1,8 @@
 /** One controller (or lab) a home. A lock left by a process that died is taken over. */
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { link, readFile, rename, unlink, writeFile } from 'node:fs/promises'
+import { link, readFile, unlink, writeFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import { OffboxError } from '../../core/errors.ts'
 
 interface Owner {
@@ -12,7 +13,11 @@ interface Owner {
   readonly holder: string
 }
 
-const ATTEMPTS_MAX = 5
+/** With the pause between them, two seconds: taking a stale lock over takes milliseconds. */
+const ATTEMPTS_MAX = 100
+const ATTEMPT_PAUSE_MS = 20
+/** A lock on the lock on the lock: only as many crashes, each in the middle of taking over the one before, get there. */
+const DEPTH_MAX = 3
 
 /**
  * Takes the lock file at `path`. The result releases it; safe to call twice.
@@ -20,6 +25,10 @@ const ATTEMPTS_MAX = 5
  * @throws HOME_IN_USE naming the process that holds it
  */
 export async function lockHome(path: string, holder: string): Promise<() => Promise<void>> {
+  return await lock(path, holder, 0)
+}
+
+async function lock(path: string, holder: string, depth: number): Promise<() => Promise<void>> {
   const own: Owner = { pid: process.pid, startTicks: startTicks(process.pid) ?? '', holder }
   const text = `${JSON.stringify(own)}\n`
   // Written aside and linked into place, so that nobody ever reads a lock without its owner.
@@ -35,7 +44,8 @@ export async function lockHome(path: string, holder: string): Promise<() => Prom
       }
       const found = await readOwner(path)
       if (found && isAlive(found)) throw inUse(path, found)
-      await takeAway(path)
+      if (depth >= DEPTH_MAX) throw new OffboxError('HOME_IN_USE', `${path} is left over from a crash; remove it`)
+      await removeStale(path, holder, depth)
     }
     throw new OffboxError('HOME_IN_USE', `${path} changes hands too quickly; try again`)
   } finally {
@@ -47,22 +57,28 @@ function inUse(path: string, owner: Owner): OffboxError {
   return new OffboxError('HOME_IN_USE', `${path} is held by the ${owner.holder} with process id ${owner.pid}`)
 }
 
-/** Removes a dead owner's lock. Another starter may have replaced it by its own meanwhile: that one is put back. */
-async function takeAway(path: string): Promise<void> {
-  const aside = `${path}.stale-${process.pid}-${randomBytes(4).toString('hex')}`
+/**
+ * Removes a dead owner's lock. Only the holder of a second lock may: between reading a stale lock and removing it another starter may
+ * have replaced it by its own, and that one must stay.
+ */
+async function removeStale(path: string, holder: string, depth: number): Promise<void> {
+  let unlock: () => Promise<void>
   try {
-    await rename(path, aside)
+    unlock = await lock(`${path}.stale`, holder, depth + 1)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
-    throw error
+    if (!(error instanceof OffboxError)) throw error
+    // Another starter is at it; what it leaves is looked at in the next attempt.
+    await delay(ATTEMPT_PAUSE_MS)
+    return
   }
-  const owner = await readOwner(aside)
-  if (owner && isAlive(owner)) {
-    await link(aside, path)
-    await unlink(aside)
-    throw inUse(path, owner)
+  try {
+    const owner = await readOwner(path)
+    if (!owner || !isAlive(owner)) await unlink(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  } finally {
+    await unlock()
   }
-  await unlink(aside)
 }
 
 function release(path: string, text: string): () => Promise<void> {

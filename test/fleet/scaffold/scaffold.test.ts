@@ -27,7 +27,8 @@ async function bareCheckout(t: Test): Promise<string> {
 }
 
 async function run(file: string, args: readonly string[], cwd: string): Promise<{ code: number; out: string }> {
-  const { TAP: _, ...env } = process.env
+  // tap's own loader does not load TypeScript's compiler.
+  const { TAP: _, NODE_OPTIONS: __, ...env } = process.env
   return await new Promise((resolve) => {
     execFile(file, args, { cwd, env: { ...env, TAP_TIMEOUT: '300' } }, (error, out, err) =>
       resolve({ code: error ? Number(error.code ?? 1) : 0, out: `${out}${err}` }),
