@@ -37,7 +37,6 @@ export async function labFor(t: Test, wish: Omit<LabWish, 'home'>): Promise<LabU
     await rm(home, { recursive: true, force: true })
     for (const what of failed) t.comment(`could not clean up: ${what}`)
   })
-  undo.add('nothing', () => {})
   try {
     const lab = await bringUp({ ...wish, home }, { say: (line) => void said.push(line), undo, signal })
     return { ...lab, said, signal }
