@@ -14,6 +14,7 @@ export type GrpcStatusName =
   | 'RESOURCE_EXHAUSTED'
   | 'UNIMPLEMENTED'
   | 'DEADLINE_EXCEEDED'
+  | 'UNAVAILABLE'
   | 'INTERNAL'
 
 export interface ErrorRow {
@@ -44,6 +45,17 @@ const table = {
   SERVICE_CRASHED:       { status: 'ABORTED',             caller: 'retry if the call may be repeated',  when: 'the worker ended while it had this call' },
   SWAP_IN_PROGRESS:      { status: 'ABORTED',             caller: 're-read, decide again',             when: 'another change holds the slot, or a swap ended this stream' },
   SWAP_ROLLED_BACK:      { status: 'FAILED_PRECONDITION', caller: 'fix the bundle',                    when: 'the new version did not start, prove itself, take over in time or stay healthy; the version before serves' },
+  SNAPSHOT_CORRUPT:      { status: 'DATA_LOSS',           caller: 'repeat the upgrade',                when: 'state handed over between two versions does not match its checksum; the version that gave it serves on' },
+  PREFLIGHT_REFUSED:     { status: 'RESOURCE_EXHAUSTED',  caller: 'free what is named, then repeat',   when: 'memory, disk or slots do not suffice for a swap; nothing was touched' },
+  DEPENDENCY_UNSATISFIED: { status: 'FAILED_PRECONDITION', caller: 'install or upgrade what is named first', when: 'a manifest requires a version of the kernel or of an API that is not here, or others require the version that would go' },
+  TIER_UNAVAILABLE:      { status: 'FAILED_PRECONDITION', caller: 'use a device that can confine it',  when: 'the service needs the process tier, which this device cannot provide' },
+  CIRCUIT_OPEN:          { status: 'UNAVAILABLE',         caller: 'retry after the stated time',       when: 'a service calls another that has failed too often of late' },
+  MEMORY_EXCEEDED:       { status: 'RESOURCE_EXHAUSTED',  caller: 'raise limits.memoryMbMax, or fix the leak', when: 'a service used more memory than its manifest allows; it was ended' },
+  CPU_EXCEEDED:          { status: 'RESOURCE_EXHAUSTED',  caller: 'raise limits.cpuPercentMax, or fix the service', when: 'a service used more CPU for longer than its manifest allows; it was ended' },
+  RATE_EXCEEDED:         { status: 'RESOURCE_EXHAUSTED',  caller: 'slow down',                         when: 'clients send a service more messages a second than its manifest allows' },
+  STREAMS_EXCEEDED:      { status: 'RESOURCE_EXHAUSTED',  caller: 'close a stream first',              when: 'a service has as many streams open as its manifest allows' },
+  LOGS_EXCEEDED:         { status: 'RESOURCE_EXHAUSTED',  caller: 'log less',                          when: 'a service logs more lines a second than its manifest allows; the lines are counted and dropped' },
+  RECEIPT_NOT_FOUND:     { status: 'NOT_FOUND',           caller: 're-read the receipts',              when: 'no receipt of this change is kept' },
   CHANGE_NOT_FOUND:      { status: 'NOT_FOUND',           caller: 're-read the changes',               when: 'no change with this id is kept' },
   CONFIRM_NOT_FRESH:     { status: 'FAILED_PRECONDITION', caller: 'open a new connection, then confirm', when: 'Confirm came over a connection older than the change' },
   STATE_REFUSED:         { status: 'FAILED_PRECONDITION', caller: 'wait for the named state',          when: 'the state machine refuses this command in its present state' },

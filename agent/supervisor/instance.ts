@@ -9,14 +9,15 @@ import { cell, type Effect, type Event, type State } from './lifecycle.ts'
 import type { SupervisorLimits } from './limits.ts'
 import { patiently } from './patience.ts'
 import { judgeExit } from './restart-policy.ts'
+import type { StartTransport } from './transport.ts'
 import type { SupervisorHost, Transition, VerifiedBundle } from './types.ts'
-import { WorkerLink, type LinkListener } from './worker-link.ts'
+import { Link, type LinkListener } from './link.ts'
 
 export interface InstanceOptions {
   readonly bundle: VerifiedBundle
   readonly config: unknown
   readonly host: SupervisorHost
-  readonly hostText: string
+  readonly startTransport: StartTransport
   readonly clock: Clock
   /** 0 to 1. */
   readonly chance: () => number
@@ -47,7 +48,7 @@ export class Instance implements Carrier {
   readonly #calls = new Map<number, Call>()
   readonly #desk: CapabilityDesk
   readonly #idleWaiters = new Set<() => void>()
-  #link: WorkerLink | undefined
+  #link: Link | undefined
   #nextCall = 1
   #crashesAtMs: readonly number[] = []
   #backoffMs = 0
@@ -242,7 +243,7 @@ export class Instance implements Carrier {
   }
 
   #spawn(): void {
-    const { bundle, hostText, clock, limits } = this.#options
+    const { bundle, startTransport, clock, limits } = this.#options
     const on: LinkListener = {
       message: (message) => this.#handle(message),
       log: (level, message, fields) => this.#log(level, message, fields),
@@ -252,7 +253,7 @@ export class Instance implements Carrier {
     this.starts++
     this.silent = false
     try {
-      this.#link = new WorkerLink({ bundle, hostText, clock, limits, on })
+      this.#link = new Link({ bundle, startTransport, clock, limits, on })
     } catch (error) {
       // No thread to be had (memory, limits of the system): like one that ended at once, but not within this very event.
       queueMicrotask(() => this.#exited(`no worker could be made: ${messageOf(error)}`))

@@ -7,6 +7,8 @@ import { Instance } from './instance.ts'
 import { SUPERVISOR_LIMITS, type SupervisorLimits } from './limits.ts'
 import { Slots } from './slots.ts'
 import type { CallHandle, ClientCall, RunningService, Supervisor, SupervisorHost, SwapReport, Transition, VerifiedBundle } from './types.ts'
+import type { StartTransport } from './transport.ts'
+import { workerTransport } from './worker-transport.ts'
 import { readHostText } from './host-text.ts'
 
 export interface SupervisorOptions {
@@ -34,7 +36,7 @@ class ServiceSupervisor implements Supervisor {
   readonly #options: SupervisorOptions
   readonly #clock: Clock
   readonly #limits: SupervisorLimits
-  readonly #hostText: string
+  readonly #startTransport: StartTransport
   /** In order of start. */
   readonly #services = new Map<string, Slots>()
   readonly #byMethod = new Map<string, { slots: Slots; method: ManifestMethod }>()
@@ -47,7 +49,7 @@ class ServiceSupervisor implements Supervisor {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#limits = { ...SUPERVISOR_LIMITS, ...options.limits }
-    this.#hostText = options.hostText ?? readHostText()
+    this.#startTransport = workerTransport(options.hostText ?? readHostText())
   }
 
   async install(bundle: VerifiedBundle, config: unknown): Promise<SwapReport> {
@@ -137,7 +139,7 @@ class ServiceSupervisor implements Supervisor {
         bundle,
         config,
         host: this.#host,
-        hostText: this.#hostText,
+        startTransport: this.#startTransport,
         clock: this.#clock,
         chance: this.#options.chance ?? Math.random,
         limits: this.#limits,

@@ -1,15 +1,15 @@
-/** One thread and the conversation with it: the only place that makes a Worker. */
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
+/** The conversation with one started version of a service, over whatever its tier runs it in. */
 import type { Clock } from '../../core/clock.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
-import { LogLimit, Outbox, readFromWorker, type Control, type FromWorker, type LogLevel, type ToWorker, type WorkerStart } from '../../services/sdk/wire.ts'
+import { LogLimit, Outbox, readFromWorker, type Control, type FromWorker, type LogLevel, type ToWorker } from '../../services/sdk/wire.ts'
 import type { SupervisorLimits } from './limits.ts'
 import { patiently } from './patience.ts'
+import type { StartTransport, Transport, Usage } from './transport.ts'
 import type { VerifiedBundle } from './types.ts'
 
 export interface LinkOptions {
   readonly bundle: VerifiedBundle
-  readonly hostText: string
+  readonly startTransport: StartTransport
   readonly clock: Clock
   readonly limits: SupervisorLimits
   readonly on: LinkListener
@@ -24,10 +24,9 @@ export interface LinkListener {
   exit(reason: string): void
 }
 
-export class WorkerLink {
+export class Link {
   readonly #options: LinkOptions
-  readonly #worker: Worker
-  readonly #port: MessagePort
+  readonly #transport: Transport
   readonly #outbox: Outbox<ToWorker>
   readonly #controls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void; cancelTimer: () => void }>()
   readonly #logLimit = new LogLimit()
@@ -35,42 +34,35 @@ export class WorkerLink {
   #open = true
   #reason = ''
 
+  /** @throws when no thread or process can be had */
   constructor(options: LinkOptions) {
-    const { bundle, hostText, limits, on } = options
-    const { port1, port2 } = new MessageChannel()
-    const workerData: WorkerStart = {
-      port: port2,
-      code: new TextDecoder().decode(bundle.payload),
-      manifest: bundle.manifest,
-      quiesceTimeoutMs: limits.quiesceTimeoutMs,
-    }
+    const { bundle, limits, on } = options
     this.#options = options
-    this.#port = port1
-    this.#outbox = new Outbox((batch, transfer) => port1.postMessage(batch, transfer))
-    port1.on('message', (batch) => this.#receive(batch))
-    this.#worker = new Worker(hostText, {
-      eval: true,
-      name: bundle.manifest.name,
-      execArgv: ['--permission'],
-      env: {},
-      argv: [],
-      stdin: true,
-      stdout: true,
-      stderr: true,
-      resourceLimits: { maxOldGenerationSizeMb: bundle.manifest.heapMbMax, maxYoungGenerationSizeMb: limits.youngGenerationMbMax },
-      workerData,
-      transferList: [port2],
-    })
-    for (const name of ['stdout', 'stderr'] as const) {
-      this.#worker[name].on('data', (chunk) => this.#log('info', 'the service printed', { [name]: String(chunk).slice(0, 1_000) }))
-    }
-    this.#worker.on('error', (error) => {
-      this.#reason ||= messageOf(error)
-    })
-    this.#worker.on('exit', (code) => {
-      this.#cut(`its worker ended with code ${code}`)
-      on.exit(this.#reason)
-    })
+    this.#transport = options.startTransport(
+      { bundle, limits },
+      {
+        batch: (batch) => this.#receive(batch),
+        printed: (stream, text) => this.#log('info', 'the service printed', { [stream]: text.slice(0, 1_000) }),
+        error: (reason) => {
+          this.#reason ||= reason
+        },
+        exit: (reason) => {
+          this.#cut(reason)
+          on.exit(this.#reason)
+        },
+      },
+    )
+    this.#outbox = new Outbox((batch, transfer) => this.#transport.post(batch, transfer))
+  }
+
+  /** What confines it; and what should but cannot here. */
+  get confinement(): readonly string[] {
+    return this.#transport.confinement
+  }
+
+  /** What it uses now; undefined once it is gone. */
+  async usage(): Promise<Usage | undefined> {
+    return this.#open ? await this.#transport.usage() : undefined
   }
 
   /** False once it is cut: what is sent then goes nowhere. */
@@ -100,14 +92,14 @@ export class WorkerLink {
   kill(reason: string): void {
     if (!this.#open) return
     this.#cut(reason)
-    void this.#worker.terminate()
+    this.#transport.kill()
   }
 
   #cut(reason: string): void {
     if (!this.#open) return
     this.#reason ||= reason
     this.#open = false
-    this.#port.close()
+    this.#transport.close()
     for (const { reject, cancelTimer } of this.#controls.values()) {
       cancelTimer()
       reject(new OffboxError('SERVICE_CRASHED', this.#reason))
