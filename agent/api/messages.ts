@@ -1,6 +1,14 @@
 /** From the agent's own types to the messages of offbox.v1. Pure. */
-import { type ChangeInit, ChangeState, ServiceState, type ServiceStatusInit, type ServiceTransitionInit } from '../../proto/gen/lifecycle.ts'
+import {
+  type ChangeInit,
+  ChangeState,
+  ServiceState,
+  type ServiceStatusInit,
+  type ServiceTransitionInit,
+  type ServiceUsageInit,
+} from '../../proto/gen/lifecycle.ts'
 import type { ChangeRecord } from '../change/types.ts'
+import type { ServiceUse } from '../supervisor/account.ts'
 import type { RunningService, Transition } from '../supervisor/types.ts'
 
 /** ServiceHealth.Status of lifecycle.proto. */
@@ -34,6 +42,22 @@ export function statusMessage(running: RunningService, facts: StatusFacts): Serv
     history: facts.withHistory ? history.map(transitionMessage) : [],
     manifestSha256,
     floor: facts.floor ?? '',
+    usage: usageMessage(running.use),
+  }
+}
+
+export function usageMessage({ limits, memoryBytes, cpuPercent, streamsOpen, messages, exceeded }: ServiceUse): ServiceUsageInit {
+  return {
+    memoryBytes,
+    memoryBytesMax: limits.memoryMbMax * 2 ** 20,
+    cpuPercent,
+    cpuPercentMax: limits.cpuPercentMax,
+    streamsOpen,
+    streamsMax: limits.streamsMax,
+    messagesPerSecondMax: limits.messagesPerSecondMax,
+    logLinesPerSecondMax: limits.logLinesPerSecondMax,
+    exceeded: { ...exceeded },
+    messages,
   }
 }
 

@@ -3,6 +3,7 @@ import type { Clock } from '../../core/clock.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
 import type { Health } from '../../core/health.ts'
 import { readHealth, readSnapshot, type Control, type FromWorker, type LogLevel, type Snapshot, type ToWorker } from '../../services/sdk/wire.ts'
+import { Account } from './account.ts'
 import type { Call, Carrier } from './calls.ts'
 import { CapabilityDesk } from './capability-desk.ts'
 import { cell, type Effect, type Event, type State } from './lifecycle.ts'
@@ -35,6 +36,8 @@ export interface InstanceListener {
 
 export class Instance implements Carrier {
   readonly bundle: VerifiedBundle
+  /** What it uses, and the bounds it met. */
+  readonly account: Account
   state: State = 'loaded'
   health: Health | null = null
   starts = 0
@@ -59,6 +62,7 @@ export class Instance implements Carrier {
   constructor(options: InstanceOptions) {
     this.#options = options
     this.bundle = options.bundle
+    this.account = new Account(options.bundle.manifest)
     this.#desk = new CapabilityDesk(options.bundle.manifest, options.host, options.limits, (message) => this.send(message))
   }
 

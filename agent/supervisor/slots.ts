@@ -73,6 +73,7 @@ export class Slots {
       manifestSha256,
       starts: current.starts,
       history: [...this.#history],
+      use: current.account.use(),
     }
   }
 

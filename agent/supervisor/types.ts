@@ -2,6 +2,7 @@
 import type { Health } from '../../core/health.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import type { ErrorCode } from '../../core/errors.ts'
+import type { ServiceUse } from './account.ts'
 import type { State } from './lifecycle.ts'
 
 /** A bundle that has passed trust/verify.ts. Only that module makes one. */
@@ -34,6 +35,8 @@ export interface RunningService {
   readonly starts: number
   /** The newest 64, oldest first. */
   readonly history: readonly Transition[]
+  /** Of the version that serves. */
+  readonly use: ServiceUse
 }
 
 export interface SwapReport {

@@ -1,4 +1,5 @@
 /** A small working supervisor: it keeps to the contract of agent/supervisor/types.ts and runs nothing. */
+import { Account } from '../../agent/supervisor/account.ts'
 import type { CallHandle, RunningService, Supervisor, SwapReport, VerifiedBundle } from '../../agent/supervisor/types.ts'
 import { OffboxError } from '../../core/errors.ts'
 
@@ -73,7 +74,18 @@ export class FakeSupervisor implements Supervisor {
     if (!slots) return undefined
     const { manifest, manifestSha256 } = slots.current.bundle
     const previousVersion = slots.warm?.bundle.manifest.version ?? ''
-    return { service, version: manifest.version, previousVersion, state: 'ready', health: null, manifest, manifestSha256, starts: 1, history: [] }
+    return {
+      service,
+      version: manifest.version,
+      previousVersion,
+      state: 'ready',
+      health: null,
+      manifest,
+      manifestSha256,
+      starts: 1,
+      history: [],
+      use: new Account(manifest).use(),
+    }
   }
 
   configOf(service: string): unknown {
