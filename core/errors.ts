@@ -50,6 +50,7 @@ const table = {
   DEPENDENCY_UNSATISFIED: { status: 'FAILED_PRECONDITION', caller: 'install or upgrade what is named first', when: 'a manifest requires a version of the kernel or of an API that is not here, or others require the version that would go' },
   TIER_UNAVAILABLE:      { status: 'FAILED_PRECONDITION', caller: 'use a device that can confine it',  when: 'the service needs the process tier, which this device cannot provide' },
   CIRCUIT_OPEN:          { status: 'UNAVAILABLE',         caller: 'retry after the stated time',       when: 'a service calls another that has failed too often of late' },
+  CALL_DEPTH_EXCEEDED:   { status: 'FAILED_PRECONDITION', caller: 'break the circle of calls',          when: 'services call one another more levels deep than the agent carries, mostly in a circle' },
   MEMORY_EXCEEDED:       { status: 'RESOURCE_EXHAUSTED',  caller: 'raise limits.memoryMbMax, or fix the leak', when: 'a service used more memory than its manifest allows; it was ended' },
   CPU_EXCEEDED:          { status: 'RESOURCE_EXHAUSTED',  caller: 'raise limits.cpuPercentMax, or fix the service', when: 'a service used more CPU for longer than its manifest allows; it was ended' },
   RATE_EXCEEDED:         { status: 'RESOURCE_EXHAUSTED',  caller: 'slow down',                         when: 'clients send a service more messages a second than its manifest allows' },
@@ -113,4 +114,10 @@ export function codeOf(error: unknown): ErrorCode {
 /** The text of whatever was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
+}
+
+/** The code that a text begins with, as in "MEMORY_EXCEEDED: 200 MiB in use". */
+export function codeIn(text: string): ErrorCode | undefined {
+  const code = text.split(':', 1)[0]
+  return isErrorCode(code) ? code : undefined
 }

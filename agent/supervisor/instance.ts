@@ -1,6 +1,6 @@
 /** One version of a service and its worker, over as many starts as that takes. Its life follows lifecycle.ts. */
 import type { Clock } from '../../core/clock.ts'
-import { messageOf, OffboxError } from '../../core/errors.ts'
+import { codeIn, messageOf, OffboxError } from '../../core/errors.ts'
 import type { Health } from '../../core/health.ts'
 import { readHealth, readSnapshot, type Control, type FromWorker, type LogLevel, type Snapshot, type ToWorker } from '../../services/sdk/wire.ts'
 import { Account } from './account.ts'
@@ -9,6 +9,7 @@ import { CapabilityDesk } from './capability-desk.ts'
 import { cell, type Effect, type Event, type State } from './lifecycle.ts'
 import type { SupervisorLimits } from './limits.ts'
 import { patiently } from './patience.ts'
+import type { ResourceWatch } from './resources.ts'
 import { judgeExit } from './restart-policy.ts'
 import type { StartTransport } from './transport.ts'
 import type { SupervisorHost, Transition, VerifiedBundle } from './types.ts'
@@ -23,6 +24,7 @@ export interface InstanceOptions {
   /** 0 to 1. */
   readonly chance: () => number
   readonly limits: SupervisorLimits
+  readonly resources: ResourceWatch
   readonly on: InstanceListener
 }
 
@@ -52,6 +54,7 @@ export class Instance implements Carrier {
   readonly #desk: CapabilityDesk
   readonly #idleWaiters = new Set<() => void>()
   #link: Link | undefined
+  #unwatch = () => {}
   #nextCall = 1
   #crashesAtMs: readonly number[] = []
   #backoffMs = 0
@@ -247,7 +250,7 @@ export class Instance implements Carrier {
   }
 
   #spawn(): void {
-    const { bundle, startTransport, clock, limits } = this.#options
+    const { bundle, startTransport, clock, limits, resources } = this.#options
     const on: LinkListener = {
       message: (message) => this.#handle(message),
       log: (level, message, fields) => this.#log(level, message, fields),
@@ -257,7 +260,9 @@ export class Instance implements Carrier {
     this.starts++
     this.silent = false
     try {
-      this.#link = new Link({ bundle, startTransport, clock, limits, on })
+      const link = new Link({ bundle, startTransport, clock, limits, on })
+      this.#link = link
+      this.#unwatch = resources.add({ account: this.account, usage: () => link.usage(), end: (code, why) => link.kill(`${code}: ${why}`) })
     } catch (error) {
       // No thread to be had (memory, limits of the system): like one that ended at once, but not within this very event.
       queueMicrotask(() => this.#exited(`no worker could be made: ${messageOf(error)}`))
@@ -266,6 +271,8 @@ export class Instance implements Carrier {
 
   /** Everybody who waits for the worker is told. */
   #lost(reason: string): void {
+    const code = codeIn(reason)
+    if (code) this.account.exceeds(code)
     this.#cancelHealth()
     this.#desk.close()
     for (const call of this.calls) call.onLost(`the service's worker ended: ${reason}`)
@@ -275,6 +282,7 @@ export class Instance implements Carrier {
 
   #exited(reason: string): void {
     this.#link = undefined
+    this.#unwatch()
     const { clock, chance, limits } = this.#options
     const stopping = this.state === 'quiescing'
     const verdict = judgeExit(this.#crashesAtMs, clock.monotonicMs(), chance(), limits)

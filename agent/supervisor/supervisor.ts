@@ -5,6 +5,7 @@ import type { ManifestMethod } from '../../core/manifest.ts'
 import { Call } from './calls.ts'
 import { Instance } from './instance.ts'
 import { SUPERVISOR_LIMITS, type SupervisorLimits } from './limits.ts'
+import { ResourceWatch } from './resources.ts'
 import { Slots } from './slots.ts'
 import type { CallHandle, ClientCall, RunningService, Supervisor, SupervisorHost, SwapReport, Transition, VerifiedBundle } from './types.ts'
 import type { StartTransport } from './transport.ts'
@@ -37,6 +38,7 @@ class ServiceSupervisor implements Supervisor {
   readonly #clock: Clock
   readonly #limits: SupervisorLimits
   readonly #startTransport: StartTransport
+  readonly #resources: ResourceWatch
   /** In order of start. */
   readonly #services = new Map<string, Slots>()
   readonly #byMethod = new Map<string, { slots: Slots; method: ManifestMethod }>()
@@ -49,6 +51,7 @@ class ServiceSupervisor implements Supervisor {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#limits = { ...SUPERVISOR_LIMITS, ...options.limits }
+    this.#resources = new ResourceWatch(this.#clock)
     this.#startTransport = workerTransport(options.hostText ?? readHostText())
   }
 
@@ -143,6 +146,7 @@ class ServiceSupervisor implements Supervisor {
         clock: this.#clock,
         chance: this.#options.chance ?? Math.random,
         limits: this.#limits,
+        resources: this.#resources,
         on: {
           transition: (instance, transition) => slots.onTransition(instance, transition),
           health: (instance) => slots.onHealth(instance),

@@ -9,6 +9,8 @@ export interface Usage {
   readonly memoryBytes: number
   /** CPU time since it started, milliseconds. */
   readonly cpuMs: number
+  /** Whether `memoryBytes` is part of the agent's own resident memory. */
+  readonly inAgent?: boolean
 }
 
 export interface TransportOptions {

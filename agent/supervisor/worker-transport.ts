@@ -2,7 +2,7 @@
 import { MessageChannel, Worker } from 'node:worker_threads'
 import { messageOf } from '../../core/errors.ts'
 import type { WorkerStart } from '../../services/sdk/wire.ts'
-import type { StartTransport } from './transport.ts'
+import type { StartTransport, Usage } from './transport.ts'
 
 /** @param hostText the script that every worker runs (services/sdk/run.ts, built) */
 export function workerTransport(hostText: string): StartTransport {
@@ -29,14 +29,32 @@ export function workerTransport(hostText: string): StartTransport {
     })
     port.on('message', (batch) => on.batch(batch))
     for (const name of ['stdout', 'stderr'] as const) worker[name].on('data', (chunk) => on.printed(name, String(chunk)))
-    worker.on('error', (error) => on.error(messageOf(error)))
+    worker.on('error', (error) => on.error(reasonOf(error, bundle.manifest.heapMbMax)))
     worker.on('exit', (code) => on.exit(`its worker ended with code ${code}`))
     return {
-      confinement: ['worker', 'permission'],
+      confinement: ['worker', 'permission', 'ses'],
       post: (batch, transfer) => port.postMessage(batch, transfer),
       close: () => port.close(),
       kill: () => void worker.terminate(),
-      usage: async () => undefined,
+      usage: async () => await usageOf(worker),
     }
+  }
+}
+
+function reasonOf(error: unknown, heapMbMax: number): string {
+  const { code } = error as { code?: unknown }
+  return code === 'ERR_WORKER_OUT_OF_MEMORY' ? `MEMORY_EXCEEDED: its heap of ${heapMbMax} MiB is full` : messageOf(error)
+}
+
+/** Answered between two instructions of whatever the worker runs, also of an endless loop; not before the end of one long native operation. */
+async function usageOf(worker: Worker): Promise<Usage | undefined> {
+  try {
+    const [heap, cpu] = await Promise.all([worker.getHeapStatistics(), worker.cpuUsage()])
+    const memoryBytes = heap.total_physical_size + heap.external_memory + heap.malloced_memory
+    return { memoryBytes, cpuMs: (cpu.user + cpu.system) / 1_000, inAgent: true }
+  } catch (error) {
+    // Not running yet, or no more.
+    if ((error as { code?: unknown }).code === 'ERR_WORKER_NOT_RUNNING') return undefined
+    throw error
   }
 }

@@ -1,0 +1,141 @@
+/**
+ * Keeps every version that runs within its memory and its CPU share. It looks at the agent's own resident memory many times a second,
+ * which costs 12 us, and asks each version every second; as soon as memory rises it asks all of them, and goes on asking fast.
+ */
+import type { Clock } from '../../core/clock.ts'
+import type { Account } from './account.ts'
+import { RESOURCE_LIMITS } from './limits.ts'
+import type { Usage } from './transport.ts'
+import { blame, CpuWindow, memoryExcess, Unaccounted, type Suspect } from './usage.ts'
+
+/** One started version. */
+export interface Watched {
+  readonly account: Account
+  usage(): Promise<Usage | undefined>
+  /** Ends it: `code` is why. */
+  end(code: 'MEMORY_EXCEEDED' | 'CPU_EXCEEDED', why: string): void
+}
+
+export interface ProcessMemory {
+  /** Resident memory of this process, bytes. */
+  rssBytes(): number
+  /** What the main thread accounts for: its heap and its buffers, bytes. */
+  ownBytes(): number
+}
+
+export const processMemory: ProcessMemory = {
+  rssBytes: () => process.memoryUsage.rss(),
+  ownBytes: () => {
+    const { heapTotal, external } = process.memoryUsage()
+    return heapTotal + external
+  },
+}
+
+interface Entry {
+  readonly watched: Watched
+  readonly cpu: CpuWindow
+  usage: Usage | undefined
+  before: Usage | undefined
+  /** Since when a question has no answer, monotonic milliseconds. */
+  askedAtMs: number | undefined
+  ended: boolean
+}
+
+export class ResourceWatch {
+  readonly #clock: Clock
+  readonly #memory: ProcessMemory
+  readonly #entries = new Set<Entry>()
+  readonly #unaccounted = new Unaccounted(RESOURCE_LIMITS)
+  #rssBytes = 0
+  #askedAtMs = 0
+  #quietAtMs = 0
+  #cancel: (() => void) | undefined
+
+  constructor(clock: Clock, memory: ProcessMemory = processMemory) {
+    this.#clock = clock
+    this.#memory = memory
+  }
+
+  /** From now on; the result ends it and is safe to call twice. */
+  add(watched: Watched): () => void {
+    const entry: Entry = { watched, cpu: new CpuWindow(RESOURCE_LIMITS.cpuWindowMs), usage: undefined, before: undefined, askedAtMs: undefined, ended: false }
+    this.#entries.add(entry)
+    this.#unaccounted.forget()
+    if (!this.#cancel) this.#arm(RESOURCE_LIMITS.lookMs)
+    return () => {
+      if (!this.#entries.delete(entry)) return
+      this.#unaccounted.forget()
+      if (this.#entries.size > 0) return
+      this.#cancel?.()
+      this.#cancel = undefined
+    }
+  }
+
+  #arm(delayMs: number): void {
+    this.#cancel = this.#clock.after(delayMs, () => this.#look())
+  }
+
+  #look(): void {
+    const nowMs = this.#clock.monotonicMs()
+    const rssBytes = this.#memory.rssBytes()
+    const rising = rssBytes - this.#rssBytes > RESOURCE_LIMITS.risingMb * 2 ** 20
+    this.#rssBytes = rssBytes
+    if (rising) this.#quietAtMs = nowMs + RESOURCE_LIMITS.alertMs
+    const alert = nowMs < this.#quietAtMs
+    if (alert || nowMs - this.#askedAtMs >= RESOURCE_LIMITS.askMs) {
+      this.#askedAtMs = nowMs
+      this.#guard(nowMs, rssBytes)
+      for (const entry of this.#entries) void this.#ask(entry, nowMs)
+    }
+    this.#arm(alert ? RESOURCE_LIMITS.lookFastMs : RESOURCE_LIMITS.lookMs)
+  }
+
+  async #ask(entry: Entry, askedAtMs: number): Promise<void> {
+    if (entry.askedAtMs !== undefined || entry.ended) return
+    entry.askedAtMs = askedAtMs
+    const usage = await entry.watched.usage()
+    entry.askedAtMs = undefined
+    if (!usage || entry.ended || !this.#entries.has(entry)) return
+    const nowMs = this.#clock.monotonicMs()
+    entry.before = entry.usage ?? usage
+    entry.usage = usage
+    entry.cpu.add(nowMs, usage.cpuMs)
+    const { account } = entry.watched
+    account.memoryBytes = usage.memoryBytes
+    account.cpuPercent = entry.cpu.percent(RESOURCE_LIMITS.cpuShownMs)
+    const excess = memoryExcess(usage, account.limits.memoryMbMax)
+    if (excess !== undefined) this.#end(entry, 'MEMORY_EXCEEDED', excess)
+    else if (entry.cpu.sustained(account.limits.cpuPercentMax)) {
+      const percent = Math.round(entry.cpu.percent(RESOURCE_LIMITS.cpuWindowMs))
+      this.#end(entry, 'CPU_EXCEEDED', `${percent} % of a core over ${RESOURCE_LIMITS.cpuWindowMs / 1_000} s, ${account.limits.cpuPercentMax} % allowed`)
+    }
+  }
+
+  /** The last resort, for what no worker reports. */
+  #guard(nowMs: number, rssBytes: number): void {
+    const inAgent = [...this.#entries].filter((entry) => entry.usage?.inAgent && !entry.ended)
+    const reported = inAgent.reduce((sum, { usage }) => sum + (usage?.memoryBytes ?? 0), 0)
+    const jumpBytes = this.#unaccounted.jump(nowMs, rssBytes - this.#memory.ownBytes() - reported)
+    if (jumpBytes === 0) return
+    const guilty = blame(inAgent.map((entry) => ({ entry, ...suspect(entry, nowMs) })))?.entry
+    if (guilty)
+      this.#end(
+        guilty,
+        'MEMORY_EXCEEDED',
+        `the agent's memory rose by ${Math.round(jumpBytes / 2 ** 20)} MiB that no service reports, and this one was at work`,
+      )
+  }
+
+  #end(entry: Entry, code: 'MEMORY_EXCEEDED' | 'CPU_EXCEEDED', why: string): void {
+    entry.ended = true
+    entry.watched.end(code, why)
+  }
+}
+
+function suspect({ askedAtMs, usage, before }: Entry, nowMs: number): Suspect {
+  return {
+    mute: askedAtMs !== undefined && nowMs - askedAtMs >= RESOURCE_LIMITS.muteMs,
+    grownBytes: (usage?.memoryBytes ?? 0) - (before?.memoryBytes ?? 0),
+    cpuMs: (usage?.cpuMs ?? 0) - (before?.cpuMs ?? 0),
+  }
+}
