@@ -56,7 +56,8 @@ const SERVER_OPTIONS = {
 export function createFront(options: FrontOptions): Front {
   const { clock, log, fleet } = options
   const server = new Server(SERVER_OPTIONS)
-  const injector = server.createConnectionInjector(ServerCredentials.createInsecure())
+  // Made when it listens: grpc-js binds its stream handler then, which attachRoutes (route.ts) has replaced.
+  let injector: ReturnType<Server['createConnectionInjector']> | undefined
   const connections = new Map<string, Connection>()
   const sockets = new Set<Socket>()
   /** When each peer's TCP connection came, before its handshake: a slow handshake must not make a connection look fresh. */
@@ -110,12 +111,13 @@ export function createFront(options: FrontOptions): Front {
     connections.set(peer, { principal, serial: certificate.serialNumber.toLowerCase(), openedAtMonotonicMs })
     socket.once('close', () => connections.delete(peer))
     socket.on('error', (error) => log.info({ peer, error: error.message }, 'connection failed'))
-    injector.injectConnection(socket)
+    injector?.injectConnection(socket)
   })
 
   return {
     server,
     listen: async () => {
+      injector = server.createConnectionInjector(ServerCredentials.createInsecure())
       await new Promise<void>((resolve, reject) => {
         listener.once('error', (error) => reject(portError(error, options)))
         listener.listen({ host: options.address, port: options.port, backlog: 128 }, resolve)
@@ -131,14 +133,14 @@ export function createFront(options: FrontOptions): Front {
     },
     close: async () => {
       const closed = new Promise<void>((resolve) => listener.close(() => resolve()))
-      injector.drain(limits.drainMs)
+      injector?.drain(limits.drainMs)
       const cut = setTimeout(() => {
-        injector.destroy()
+        injector?.destroy()
         for (const socket of sockets) socket.destroy()
       }, limits.drainMs)
       await closed
       clearTimeout(cut)
-      injector.destroy()
+      injector?.destroy()
       server.forceShutdown()
     },
   }

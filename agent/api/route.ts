@@ -1,16 +1,13 @@
-/** Routes the methods of services: registers them with grpc-js and moves raw bytes between client and supervisor, decoding nothing. */
-import type {
-  Metadata,
-  sendUnaryData,
-  Server,
-  ServerDuplexStream,
-  ServerReadableStream,
-  ServerUnaryCall,
-  ServerWritableStream,
-  StatusObject,
-} from '@grpc/grpc-js'
+/**
+ * Routes the methods of services: takes their streams before grpc-js makes objects of them, and moves raw bytes between client and
+ * supervisor, decoding nothing. Everything else, and every session, stays with grpc-js. docs/decisions/0010.
+ */
+import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2'
+import { status as Status, type Server, type StatusObject } from '@grpc/grpc-js'
 import { type ErrorCode, OffboxError } from '../../core/errors.ts'
+import { requestBytesMax } from '../limits.ts'
 import type { CallHandle, ClientCall, Supervisor } from '../supervisor/types.ts'
+import { GrpcStream, type Fields, type GrpcStreamListener } from './grpc-stream.ts'
 
 export interface RouteHooks<Admitted extends { readonly principal: string }> {
   /** Authorizes and audits. @throws ROLE_DENIED, LIMIT_REACHED */
@@ -21,165 +18,150 @@ export interface RouteHooks<Admitted extends { readonly principal: string }> {
 }
 
 type Kind = ClientCall['kind']
-/** What the four kinds of calls in grpc-js have in common. */
-interface AnyCall {
-  readonly metadata: Metadata
-  readonly cancelled: boolean
-  getPeer(): string
-  getDeadline(): number | Date
-  on(event: string, listener: () => void): unknown
-}
-/** The two ways in which an answer leaves. */
-interface Way {
-  send(message: Buffer): boolean
-  end(status: StatusObject | null): void
+
+/** What grpc-js keeps to itself; the version is pinned, and test/agent/api/route.test.ts notices a change. */
+interface ServerInternals {
+  _streamHandler(interceptors: unknown, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void
+  _channelzHandler(interceptors: unknown, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void
+  /** Counts for the idle limit of the session. */
+  onStreamOpened(stream: ServerHttp2Stream): void
 }
 
 /**
- * Registers what `supervisor` serves now. Call `update` from `SupervisorHost.methodsChanged`.
- * A path that is registered on `server` by somebody else is left alone: the supervisor refuses such bundles beforehand.
+ * Routes what `supervisor` serves now, and `update` what it serves then: call it from `SupervisorHost.methodsChanged`. To be called
+ * before `server` gets its first port or injector. The agent's own methods cannot be taken: the supervisor refuses such bundles.
  */
 export function attachRoutes<A extends { readonly principal: string }>(server: Server, supervisor: Supervisor, hooks: RouteHooks<A>): { update(): void } {
-  const registered = new Map<string, Kind>()
-  const same = (bytes: Buffer) => bytes
+  let served = new Map<string, Kind>()
+  const internals = server as unknown as ServerInternals
+  for (const name of ['_streamHandler', '_channelzHandler'] as const) {
+    const known = internals[name]
+    if (typeof known !== 'function' || typeof internals.onStreamOpened !== 'function')
+      throw new Error(`grpc-js has no ${name}: another version than the pinned one`)
+    internals[name] = (interceptors, stream, headers) => {
+      const kind = served.get(String(headers[':path']))
+      if (kind === undefined || !isGrpc(headers)) return known.call(server, interceptors, stream, headers)
+      internals.onStreamOpened(stream)
+      new RoutedCall(stream, headers, String(headers[':path']), kind, supervisor, hooks)
+    }
+  }
   const update = () => {
-    const served = new Map(supervisor.methods().map(({ path, kind }) => [path, kind]))
-    for (const [path, kind] of registered) {
-      if (served.get(path) === kind) continue
-      server.unregister(path)
-      registered.delete(path)
-    }
-    for (const [path, kind] of served) {
-      if (registered.has(path)) continue
-      // The handler's shape follows from `kind`, which the type of `register` cannot tell.
-      if (server.register(path, makeHandler(path, kind, supervisor, hooks) as never, same, same, kind)) registered.set(path, kind)
-    }
+    served = new Map(supervisor.methods().map(({ path, kind }) => [path, kind]))
   }
   update()
   return { update }
 }
 
-function makeHandler<A extends { readonly principal: string }>(path: string, kind: Kind, supervisor: Supervisor, hooks: RouteHooks<A>): unknown {
-  const begin = (call: AnyCall, way: Way) => beginCall(path, kind, call, way, supervisor, hooks)
-  switch (kind) {
-    case 'unary':
-      return (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => feedOne(begin(call, oneAnswer(answer)), call.request)
-    case 'serverStream':
-      return (call: ServerWritableStream<Buffer, Buffer>) => {
-        const handle = begin(call, manyAnswers(call))
-        call.on('drain', () => handle?.drained())
-        feedOne(handle, call.request)
-      }
-    case 'clientStream':
-      return (call: ServerReadableStream<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => feedMany(begin(call, oneAnswer(answer)), call)
-    case 'bidi':
-      return (call: ServerDuplexStream<Buffer, Buffer>) => {
-        const handle = begin(call, manyAnswers(call))
-        call.on('drain', () => handle?.drained())
-        feedMany(handle, call)
-      }
-  }
+function isGrpc(headers: IncomingHttpHeaders): boolean {
+  return headers['content-type']?.startsWith('application/grpc') === true && headers[':method'] === 'POST'
 }
 
-/** Undefined when the call was refused; it has then been answered. */
-function beginCall<A extends { readonly principal: string }>(
-  path: string,
-  kind: Kind,
-  call: AnyCall,
-  way: Way,
-  supervisor: Supervisor,
-  hooks: RouteHooks<A>,
-): CallHandle | undefined {
-  let admitted: A | undefined
-  let ended = false
-  const finish = (outcome: ErrorCode | 'OK' | 'CANCELLED') => {
-    if (ended) return
-    ended = true
-    if (admitted) hooks.finished(admitted, outcome)
-  }
-  const fail = (error: unknown) => {
-    if (ended) return
-    const status = hooks.toStatus(error)
-    way.end(status)
-    finish(status.errorCode)
-  }
-  try {
-    admitted = hooks.admit(call, path)
-    const handle = supervisor.call({
-      method: path,
-      kind,
-      principal: admitted.principal,
-      deadlineMs: deadlineOf(call),
-      metadata: asciiOf(call.metadata),
-      send: (message) => ended || way.send(asBuffer(message)),
-      end: (error) => {
-        if (ended) return
-        if (error) return fail(new OffboxError(error.code, error.message))
-        way.end(null)
-        finish('OK')
-      },
-    })
-    const gone = () => {
-      finish('CANCELLED')
-      handle.cancel()
+/** One call: what the stream tells goes to the supervisor, what the supervisor answers to the stream. */
+class RoutedCall<A extends { readonly principal: string }> implements GrpcStreamListener, ClientCall {
+  readonly method: string
+  readonly kind: Kind
+  principal = ''
+  readonly deadlineMs: number | undefined
+  readonly #stream: GrpcStream
+  readonly #hooks: RouteHooks<A>
+  #admitted: A | undefined
+  #handle: CallHandle | undefined
+  #ended = false
+  /** Of a call that takes one, or gives one. */
+  #request: Buffer | undefined
+  #answer: Uint8Array | undefined
+
+  constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, path: string, kind: Kind, supervisor: Supervisor, hooks: RouteHooks<A>) {
+    this.method = path
+    this.kind = kind
+    this.#hooks = hooks
+    this.#stream = new GrpcStream(stream, headers, requestBytesMax, this)
+    this.deadlineMs = this.#stream.deadlineMs
+    try {
+      this.#admitted = hooks.admit(this.#stream, path)
+      this.principal = this.#admitted.principal
+      this.#handle = supervisor.call(this)
+      this.#handle.onCredit = () => this.#stream.resume()
+      this.#stream.read()
+    } catch (error) {
+      this.#fail(error)
     }
-    // Also when the deadline has passed: grpc-js has then answered the client itself.
-    call.on('cancelled', gone)
-    if (call.cancelled) gone()
-    return handle
-  } catch (error) {
-    fail(error)
-    return undefined
   }
-}
 
-function oneAnswer(answer: sendUnaryData<Buffer>): Way {
-  let message: Buffer | null = null
-  return {
-    send: (bytes) => {
-      message = bytes
-      return true
-    },
-    end: (status) => answer(status, message),
+  get metadata(): Record<string, string> {
+    return this.#stream.metadata
   }
-}
 
-function manyAnswers(call: ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>): Way {
-  return {
-    send: (message) => call.write(message),
-    end: (status) => {
-      if (status) call.emit('error', status)
-      else call.end()
-    },
+  get #takesOne(): boolean {
+    return this.kind === 'unary' || this.kind === 'serverStream'
   }
-}
 
-function feedOne(handle: CallHandle | undefined, request: Buffer): void {
-  handle?.message(request)
-  handle?.halfClose()
-}
+  // From the client.
 
-/** A client faster than its service is paused; grpc-js then grants it no more window. */
-function feedMany(handle: CallHandle | undefined, call: ServerReadableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>): void {
-  if (!handle) return
-  handle.onCredit = () => call.resume()
-  call.on('data', (message: Buffer) => {
-    if (!handle.message(message)) call.pause()
-  })
-  call.on('end', () => handle.halfClose())
-}
+  message(bytes: Buffer): void {
+    if (!this.#takesOne) {
+      // A client faster than its service is paused; HTTP/2 then grants it no more window.
+      if (this.#handle?.message(bytes) === false) this.#stream.pause()
+    } else if (this.#request) this.broken(Status.UNIMPLEMENTED, `Received a second request message for ${this.method}, which takes one`)
+    else this.#request = bytes
+  }
 
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-}
+  halfClose(): void {
+    if (this.#takesOne) {
+      if (this.#request) this.#handle?.message(this.#request)
+      else this.broken(Status.UNIMPLEMENTED, `Received no request message for ${this.method}`)
+      this.#request = undefined
+    }
+    this.#handle?.halfClose()
+  }
 
-function deadlineOf(call: AnyCall): number | undefined {
-  const deadline = Number(call.getDeadline())
-  return Number.isFinite(deadline) ? deadline : undefined
-}
+  gone(): void {
+    this.#finish('CANCELLED')
+    this.#handle?.cancel()
+  }
 
-function asciiOf(metadata: Metadata): Record<string, string> {
-  const map = metadata.getMap()
-  for (const key in map) if (typeof map[key] !== 'string') delete map[key]
-  return map as Record<string, string>
+  deadlinePassed(): void {
+    this.#fail(new OffboxError('DEADLINE_PASSED', 'the deadline that the caller set has passed'))
+    this.#handle?.cancel()
+  }
+
+  drained(): void {
+    this.#handle?.drained()
+  }
+
+  broken(code: number, text: string): void {
+    if (this.#ended) return
+    this.#stream.end(code, text)
+    this.#finish(code === Status.RESOURCE_EXHAUSTED ? 'LIMIT_REACHED' : 'ARGUMENT_INVALID')
+    this.#handle?.cancel()
+  }
+
+  // From the service.
+
+  send(message: Uint8Array): boolean {
+    if (this.#ended) return true
+    if (this.kind === 'serverStream' || this.kind === 'bidi') return this.#stream.send(message)
+    this.#answer = message
+    return true
+  }
+
+  end(error?: { code: ErrorCode; message: string }): void {
+    if (error) this.#fail(new OffboxError(error.code, error.message))
+    if (this.#ended) return
+    this.#stream.end(Status.OK, 'OK', undefined, this.#answer)
+    this.#finish('OK')
+  }
+
+  #fail(error: unknown): void {
+    if (this.#ended) return
+    const { code, details, metadata, errorCode } = this.#hooks.toStatus(error)
+    this.#stream.end(code, details, metadata.toHttp2Headers() as Fields)
+    this.#finish(errorCode)
+  }
+
+  #finish(outcome: ErrorCode | 'OK' | 'CANCELLED'): void {
+    if (this.#ended) return
+    this.#ended = true
+    if (this.#admitted) this.#hooks.finished(this.#admitted, outcome)
+  }
 }

@@ -1,0 +1,132 @@
+/** The bytes and headers of gRPC over HTTP/2, server side. Pure. Source: grpc/doc/PROTOCOL-HTTP2.md of the gRPC project. */
+
+/** Before every message: one flag (compressed), four bytes of length, big-endian. */
+export const FRAME_BYTES = 5
+
+export const RESPONSE_HEADERS = {
+  ':status': 200,
+  'content-type': 'application/grpc+proto',
+  'grpc-encoding': 'identity',
+  'grpc-accept-encoding': 'identity,deflate,gzip',
+} as const
+
+/** Request headers that are the protocol's own: handlers do not see them. */
+const OWN_HEADERS: ReadonlySet<string> = new Set(['grpc-timeout', 'grpc-encoding', 'grpc-accept-encoding', 'accept-encoding', 'te', 'content-type'])
+
+export type Headers = Readonly<Record<string, string | readonly string[] | number | undefined>>
+
+/** What a request says of itself beside its metadata. */
+export interface RequestHead {
+  /** Milliseconds from now; undefined: none; NaN: malformed. */
+  readonly timeoutMs: number | undefined
+  readonly encoding: string
+}
+
+export function readHead(headers: Headers): RequestHead {
+  const timeout = headers['grpc-timeout']
+  return { timeoutMs: timeout === undefined ? undefined : readTimeoutMs(String(timeout)), encoding: String(headers['grpc-encoding'] ?? 'identity') }
+}
+
+const MS_PER_UNIT: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 0.001, n: 0.000001 }
+
+function readTimeoutMs(text: string): number {
+  const match = /^(\d{1,8})([HMSmun])$/.exec(text)
+  return match ? Number(match[1]) * (MS_PER_UNIT[match[2] ?? ''] ?? Number.NaN) : Number.NaN
+}
+
+/** Metadata as it came: values that were sent repeatedly joined by ", ", those of keys in "-bin" still in base64. */
+export function readMetadata(headers: Headers): Record<string, string> {
+  const metadata: Record<string, string> = {}
+  for (const key in headers) {
+    const value = headers[key]
+    if (value === undefined || key.charCodeAt(0) === 58 || OWN_HEADERS.has(key)) continue
+    metadata[key] = typeof value === 'string' ? value : Array.isArray(value) ? value.join(', ') : String(value)
+  }
+  return metadata
+}
+
+export function writeFrame(message: Uint8Array): Buffer {
+  const frame = Buffer.allocUnsafe(FRAME_BYTES + message.byteLength)
+  writeFrameInto(frame, 0, message)
+  return frame
+}
+
+/** Several messages, each in a frame of its own, in one buffer. */
+export function writeFrames(messages: readonly Uint8Array[]): Buffer {
+  let sizeBytes = 0
+  for (const message of messages) sizeBytes += FRAME_BYTES + message.byteLength
+  const frames = Buffer.allocUnsafe(sizeBytes)
+  let at = 0
+  for (const message of messages) at = writeFrameInto(frames, at, message)
+  return frames
+}
+
+function writeFrameInto(target: Buffer, at: number, message: Uint8Array): number {
+  target[at] = 0
+  target.writeUInt32BE(message.byteLength, at + 1)
+  target.set(message, at + FRAME_BYTES)
+  return at + FRAME_BYTES + message.byteLength
+}
+
+/** Trailers of an ended call. The message is percent-encoded UTF-8; a lone surrogate, which has none, becomes U+FFFD. */
+export function writeTrailers(code: number, message: string): Record<string, string | string[]> {
+  return { 'grpc-status': String(code), 'grpc-message': encodeURI(message.toWellFormed()) }
+}
+
+/** A message that is longer than the receiver takes. */
+export class MessageTooLong extends Error {}
+
+/** Cuts what arrives into messages. A message in one piece is a view of it; others are put together once they are complete. */
+export class Deframer {
+  readonly #bytesMax: number
+  #pieces: Uint8Array[] = []
+  #have = 0
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax
+  }
+
+  /** @throws MessageTooLong as soon as the length is known, before the message is kept */
+  push(chunk: Buffer, take: (message: Buffer, compressed: boolean) => void): void {
+    let rest = chunk
+    if (this.#have > 0) {
+      this.#pieces.push(chunk)
+      this.#have += chunk.byteLength
+      const head = this.#have >= FRAME_BYTES ? this.#head() : undefined
+      if (head === undefined || this.#have < FRAME_BYTES + this.#length(head)) return
+      rest = Buffer.concat(this.#pieces, this.#have)
+      this.#pieces = []
+      this.#have = 0
+    }
+    while (rest.byteLength > 0) {
+      const whole = rest.byteLength >= FRAME_BYTES ? FRAME_BYTES + this.#length(rest) : Number.POSITIVE_INFINITY
+      if (rest.byteLength < whole) {
+        this.#pieces.push(rest)
+        this.#have = rest.byteLength
+        return
+      }
+      take(rest.subarray(FRAME_BYTES, whole), rest[0] === 1)
+      rest = rest.subarray(whole)
+    }
+  }
+
+  /** Whether a message has begun and is not complete. */
+  get partial(): boolean {
+    return this.#have > 0
+  }
+
+  #head(): Buffer {
+    const [first, ...others] = this.#pieces
+    if (first && (others.length === 0 || first.byteLength >= FRAME_BYTES)) return first as Buffer
+    // A head in several pieces: they are few, and put together once.
+    const joined = Buffer.concat(this.#pieces, this.#have)
+    this.#pieces = [joined]
+    return joined
+  }
+
+  #length(head: Buffer): number {
+    const length = head.readUInt32BE(1)
+    if (length > this.#bytesMax) throw new MessageTooLong(`Received message larger than max (${length} vs ${this.#bytesMax})`)
+    return length
+  }
+}
