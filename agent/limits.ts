@@ -2,6 +2,12 @@
 
 /** Settled changes kept as history; what is needed to answer a repeated order is kept beyond this. */
 export const changesSettledMax = 64
+/** Steps kept of one change; a swap that is undone has about twenty. */
+export const stepsMax = 64
+/** Receipts kept; each has some 4 kB with its certificates. */
+export const receiptsMax = 256
+/** Receipts in one answer. */
+export const receiptsPerAnswerMax = 64
 /** First and longest pause before a commit or revert that failed is tried again. */
 export const settleRetryMsMin = 500
 export const settleRetryMsMax = 30_000

@@ -4,11 +4,11 @@
  */
 import type { Clock } from '../../core/clock.ts'
 import { codeOf, type ErrorCode, messageOf, OffboxError } from '../../core/errors.ts'
-import { changesSettledMax, settleRetryMsMax, settleRetryMsMin } from '../limits.ts'
+import { changesSettledMax, settleRetryMsMax, settleRetryMsMin, stepsMax } from '../limits.ts'
 import { changeCell, type ChangeEffect, type ChangeEvent } from './change.ts'
 import type { Journal } from './journal.ts'
 import { checkConfirm, kept, slotOf } from './rules.ts'
-import type { ChangeEngine, ChangeHandler, ChangeKind, ChangeRecord, ProposedChange } from './types.ts'
+import type { ChangeEngine, ChangeHandler, ChangeKind, ChangeRecord, ProposedChange, StepMark, Track } from './types.ts'
 
 export interface EngineOptions {
   readonly journal: Journal
@@ -16,6 +16,11 @@ export interface EngineOptions {
   readonly log: { info(fields: object, message: string): void; error(fields: object, message: string): void }
   /** Durable note of an intent, before anything is touched; a rejection refuses the change. */
   readonly audit?: (record: ChangeRecord) => Promise<void>
+  /**
+   * Makes the receipt of a change whose final effect has been carried out; its digest, or empty for a kind without. Asked again for the
+   * same change it answers with the receipt that is there.
+   */
+  readonly receipt?: (record: ChangeRecord) => Promise<string>
 }
 
 interface Live {
@@ -29,6 +34,10 @@ interface Live {
   work: Promise<unknown>
   retryMs: number
   disarm: () => void
+  /** Steps are counted from here, so that they go on in one line after a restart. */
+  zeroMonotonicMs: number
+  /** Ends when the steps so far are written. */
+  stepped: Promise<unknown>
 }
 
 type Facts = Partial<Pick<ChangeRecord, 'reason' | 'error' | 'provisionalAtMs' | 'confirmDeadlineMs' | 'heldMs' | 'heldCalls'>>
@@ -40,6 +49,7 @@ export class Engine implements ChangeEngine {
   readonly #listeners = new Set<(record: ChangeRecord) => void>()
   #recovered = false
   #closed = false
+  #disarmOwed = () => {}
 
   constructor(options: EngineOptions) {
     this.#options = options
@@ -56,9 +66,11 @@ export class Engine implements ChangeEngine {
       const live = this.#keep(record, handler ?? unknownKind)
       if (record.settled || !handler) continue
       const why = { reason: 'the agent restarted before it was confirmed', error: 'SWAP_ROLLED_BACK' as const }
+      this.#add(live, 'restart')
       await this.#dispatch(live, 'restart', record.state === 'provisional' || record.state === 'staged' || record.state === 'proposed' ? why : {})
     }
     this.#recovered = true
+    await this.#giveOwed(settleRetryMsMin)
     await this.#prune()
   }
 
@@ -69,10 +81,11 @@ export class Engine implements ChangeEngine {
     const slot = slotOf(wanted)
     const other = this.all().find((record) => slotOf(record) === slot && !record.settled)
     if (other) throw new OffboxError('SWAP_IN_PROGRESS', `change ${other.id} (${other.kind} ${other.service} ${other.to}, ${other.state}) holds the slot`)
-    const blank = { error: '' as const, provisionalAtMs: 0, confirmDeadlineMs: 0, heldMs: 0, heldCalls: 0, settled: false }
+    const blank = { error: '' as const, provisionalAtMs: 0, confirmDeadlineMs: 0, heldMs: 0, heldCalls: 0, settled: false, receipt: '' }
     const id = this.#options.journal.nextId()
     // From here on the slot is held: nothing was awaited since it was found free.
-    const live = this.#keep({ id, ...wanted, ...blank, proposedAtMs: this.#options.clock.nowMs(), state: 'proposed' }, handler)
+    const steps = [{ step: 'proposed', atMs: 0 }]
+    const live = this.#keep({ id, ...wanted, ...blank, proposedAtMs: this.#options.clock.nowMs(), state: 'proposed', steps }, handler)
     try {
       await this.#options.audit?.(live.record)
       await this.#options.journal.write(live.record)
@@ -132,13 +145,14 @@ export class Engine implements ChangeEngine {
   /** Stops timers. What is provisional reverts at the next start. */
   close(): void {
     this.#closed = true
+    this.#disarmOwed()
     for (const live of this.#changes.values()) live.disarm()
   }
 
   /** Stage, apply, provisional. Returns the error with which it was reverted. */
   async #run(live: Live, permanent: boolean): Promise<unknown> {
     try {
-      await live.handler.stage(live.record)
+      await live.handler.stage(live.record, this.#track(live))
       this.#stopIfDoomed(live)
       await this.#dispatch(live, 'staged', {})
       if (permanent) await this.#dispatch(live, 'confirm', {})
@@ -159,6 +173,7 @@ export class Engine implements ChangeEngine {
     if (cell === 'NEVER') throw new Error(`${event} in state ${live.record.state} of change ${live.record.id}`)
     if (cell === 'REFUSE') throw refused(live.record)
     if (cell === 'IGNORE') return
+    if (live.record.state !== cell.to) this.#add(live, cell.to)
     const next: ChangeRecord = { ...live.record, ...facts, state: cell.to }
     try {
       await this.#options.journal.write(next)
@@ -169,14 +184,15 @@ export class Engine implements ChangeEngine {
     }
     const { state, id, kind, service, from, to, reason } = next
     this.#options.log.info({ change: id, kind, service, from, to, state, event, reason }, 'change')
-    live.record = next
+    // Steps may have come in while it was written.
+    live.record = { ...next, steps: live.record.steps }
     this.#tell(live)
     for (const effect of cell.effects) await this.#effects[effect](live)
   }
 
   readonly #effects: Record<ChangeEffect, (live: Live) => Promise<void>> = {
     apply: async (live) => {
-      const { heldMs, heldCalls } = await live.handler.apply(live.record)
+      const { heldMs, heldCalls } = await live.handler.apply(live.record, this.#track(live))
       this.#stopIfDoomed(live)
       const provisionalAtMs = this.#options.clock.nowMs()
       live.provisionalAtMonotonicMs = this.#options.clock.monotonicMs()
@@ -192,8 +208,8 @@ export class Engine implements ChangeEngine {
       })
     },
     doom: async () => {},
-    commit: async (live) => await this.#settle(live, async () => await live.handler.commit(live.record)),
-    revert: async (live) => await this.#settle(live, async () => await live.handler.revert(live.record)),
+    commit: async (live) => await this.#settle(live, async () => await live.handler.commit(live.record, this.#track(live))),
+    revert: async (live) => await this.#settle(live, async () => await live.handler.revert(live.record, this.#track(live))),
   }
 
   /** Carries the final effect out; what fails is tried again until it succeeds, and the slot stays held until then. */
@@ -201,10 +217,13 @@ export class Engine implements ChangeEngine {
     live.disarm()
     try {
       await act()
-      const settled = { ...live.record, confirmDeadlineMs: 0, settled: true }
+      await live.stepped
+      const receipt = await this.#receipt(live)
+      const settled = { ...live.record, confirmDeadlineMs: 0, settled: true, receipt }
       // On a full disk the record goes instead: nothing is left to recover, and removing needs no space.
       await this.#options.journal.write(settled).catch(async () => await this.#options.journal.forget(settled.id))
-      live.record = settled
+      live.record = { ...settled, steps: live.record.steps }
+      if (receipt === OWED && this.#recovered) this.#giveOwedLater(settleRetryMsMin)
     } catch (error) {
       const { id, kind, service, state } = live.record
       this.#options.log.error({ change: id, kind, service, state, retryMs: live.retryMs, err: error }, 'a change could not be settled; trying again')
@@ -215,6 +234,67 @@ export class Engine implements ChangeEngine {
     }
     this.#tell(live)
     if (this.#recovered) await this.#prune()
+  }
+
+  /** A receipt that cannot be written now must not keep the slot: on a full disk the next change may be the removal that frees space. */
+  async #receipt({ record }: Live): Promise<string> {
+    try {
+      return (await this.#options.receipt?.(record)) ?? ''
+    } catch (error) {
+      this.#options.log.error({ change: record.id, code: codeOf(error), error: messageOf(error) }, 'the receipt of a change could not be made; trying again')
+      return OWED
+    }
+  }
+
+  async #giveOwed(retryMs: number): Promise<void> {
+    for (const live of this.#changes.values()) {
+      if (live.record.receipt !== OWED) continue
+      const receipt = await this.#receipt(live)
+      if (receipt === OWED) {
+        this.#giveOwedLater(retryMs)
+        return
+      }
+      live.record = { ...live.record, receipt }
+      // The receipt itself is there: should this not be written, the same one is found again.
+      await this.#options.journal.write(live.record).catch(() => {})
+    }
+  }
+
+  #giveOwedLater(retryMs: number): void {
+    this.#disarmOwed()
+    if (this.#closed) return
+    this.#disarmOwed = this.#options.clock.after(retryMs, () => void this.#giveOwed(Math.min(retryMs * 2, settleRetryMsMax)))
+  }
+
+  #track(live: Live): Track {
+    const write = async (mark: StepMark, durable: boolean) => {
+      const at = live.record.steps.length - 1
+      const done = live.stepped.then(async () => await this.#options.journal.step(live.record.id, at, mark, durable))
+      live.stepped = done.catch((error) => this.#options.log.error({ change: live.record.id, step: mark.step, err: error }, 'a step could not be recorded'))
+      await done
+    }
+    return {
+      mark: (step, detail) => {
+        const mark = this.#add(live, step, detail)
+        if (mark) write(mark, false).catch(() => {})
+        this.#tell(live)
+      },
+      intent: async (step, detail) => {
+        const mark = this.#add(live, step, detail)
+        if (mark) await write(mark, true)
+        this.#tell(live)
+      },
+    }
+  }
+
+  /** Only in memory: written with the record, or by `#track`. */
+  #add(live: Live, step: string, detail?: string): StepMark | undefined {
+    const { steps } = live.record
+    if (steps.length >= stepsMax) return undefined
+    const atMs = Math.round((this.#options.clock.monotonicMs() - live.zeroMonotonicMs) * 1_000) / 1_000
+    const mark: StepMark = detail === undefined ? { step, atMs } : { step, atMs, detail }
+    live.record = { ...live.record, steps: [...steps, mark] }
+    return mark
   }
 
   async #prune(): Promise<void> {
@@ -228,7 +308,18 @@ export class Engine implements ChangeEngine {
   }
 
   #keep(record: ChangeRecord, handler: ChangeHandler): Live {
-    const live: Live = { record, handler, provisionalAtMonotonicMs: 0, doomed: null, work: Promise.resolve(), retryMs: settleRetryMsMin, disarm: () => {} }
+    const { clock } = this.#options
+    const live: Live = {
+      record,
+      handler,
+      provisionalAtMonotonicMs: 0,
+      doomed: null,
+      work: Promise.resolve(),
+      retryMs: settleRetryMsMin,
+      disarm: () => {},
+      zeroMonotonicMs: clock.monotonicMs() - Math.max(0, clock.nowMs() - record.proposedAtMs),
+      stepped: Promise.resolve(),
+    }
     this.#changes.set(record.id, live)
     return live
   }
@@ -263,6 +354,9 @@ export class Engine implements ChangeEngine {
     }
   }
 }
+
+/** In place of a receipt's digest. */
+const OWED = 'owed'
 
 function refused(record: ChangeRecord): OffboxError {
   const why = record.reason ? `: ${record.reason}` : ''

@@ -1,16 +1,24 @@
-/** What the change engine knows on disk: one atomic file a change, the newest settled ones kept as history. */
+/**
+ * What the change engine knows on disk: one atomic file a change, the newest settled ones kept as history; and, while a change is open,
+ * beside it the steps since that file was last written, a checked line each.
+ */
 import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
 import { codeOf, messageOf } from '../../core/errors.ts'
+import { stepsMax } from '../limits.ts'
 import { type AtomicFiles, CORRUPT_SUFFIX } from '../store/atomic.ts'
 import { CHANGE_STATES } from './change.ts'
-import type { ChangeRecord } from './types.ts'
+import type { ChangeRecord, StepMark } from './types.ts'
 
-const FILE = /^(c-(\d{10,}))(\.corrupt)?$/
+const FILE = /^(c-(\d{10,}))(\.corrupt|\.steps)?$/
+const STEPS_SUFFIX = '.steps'
 
 export class Journal {
   readonly #files: AtomicFiles
   readonly #directory: string
   readonly #report: (fields: Record<string, unknown>, message: string) => void
+  /** Changes with a file of steps. */
+  readonly #stepped = new Set<string>()
   #newest = 0
 
   /** @param report told of a record that cannot be read */
@@ -27,6 +35,7 @@ export class Journal {
       const match = FILE.exec(name)
       if (!match) continue
       this.#newest = Math.max(this.#newest, Number(match[2]))
+      if (match[3] === STEPS_SUFFIX) this.#stepped.add(match[1] ?? '')
       if (match[3]) continue
       try {
         const record = (await this.#files.readJson(join(this.#directory, name))) as ChangeRecord | null
@@ -35,7 +44,9 @@ export class Journal {
         this.#report({ change: name, code: codeOf(error), error: messageOf(error) }, 'a change in the journal cannot be read')
       }
     }
-    return records
+    const known = new Set(records.map(({ id }) => id))
+    for (const id of [...this.#stepped]) if (!known.has(id)) await this.#dropSteps(id)
+    return await Promise.all(records.map(async (record) => ({ ...record, receipt: record.receipt ?? '', steps: await this.#stepsOf(record) })))
   }
 
   /** The next id, e.g. "c-0000000012"; never one that a file of this journal has had. */
@@ -47,10 +58,48 @@ export class Journal {
   /** Durable when it resolves. @throws STORE_FULL */
   async write(record: ChangeRecord): Promise<void> {
     await this.#files.writeJson(join(this.#directory, record.id), record)
+    if (record.settled) await this.#dropSteps(record.id)
+  }
+
+  /**
+   * Adds step number `at` (0 is the first) of a change whose record is written less often.
+   * @param durable on disk when it resolves; otherwise only what a power cut leaves @throws STORE_FULL
+   */
+  async step(id: string, at: number, mark: StepMark, durable: boolean): Promise<void> {
+    const text = JSON.stringify([at, mark])
+    this.#stepped.add(id)
+    await this.#files.append(join(this.#directory, id + STEPS_SUFFIX), Buffer.from(`${checkOf(text)} ${text}\n`), { durable })
   }
 
   async forget(id: string): Promise<void> {
     await this.#files.remove(join(this.#directory, id))
     await this.#files.remove(join(this.#directory, id + CORRUPT_SUFFIX))
+    await this.#dropSteps(id)
   }
+
+  async #dropSteps(id: string): Promise<void> {
+    if (!this.#stepped.has(id)) return
+    await this.#files.remove(join(this.#directory, id + STEPS_SUFFIX))
+    this.#stepped.delete(id)
+  }
+
+  /** Those in the record, then those in the file that the record does not have yet. A line that was cut short is passed over. */
+  async #stepsOf(record: ChangeRecord): Promise<StepMark[]> {
+    const steps = [...(record.steps ?? [])]
+    if (!this.#stepped.has(record.id)) return steps
+    const bytes = await this.#files.readAppended(join(this.#directory, record.id + STEPS_SUFFIX))
+    for (const line of Buffer.from(bytes ?? [])
+      .toString('utf8')
+      .split('\n')) {
+      const text = line.slice(9)
+      if (line.slice(0, 8) !== checkOf(text)) continue
+      const [at, mark] = JSON.parse(text) as [number, StepMark]
+      if (at >= steps.length && steps.length < stepsMax) steps.push(mark)
+    }
+    return steps
+  }
+}
+
+function checkOf(text: string): string {
+  return crc32(text).toString(16).padStart(8, '0')
 }

@@ -23,12 +23,12 @@ export function checkConfirm(record: ChangeRecord, openedAtMs: number, provision
 
 /**
  * Ids of the settled changes to keep: the newest `max`, and for each service the last confirmed change of its version, with
- * which a repeated order is answered.
+ * which a repeated order is answered. What still owes its receipt stays as well.
  * @param records newest first
  */
 export function kept(records: readonly ChangeRecord[], max: number): Set<string> {
   const settled = records.filter((record) => record.settled)
-  const keep = new Set(settled.slice(0, max).map(({ id }) => id))
+  const keep = new Set(settled.filter(({ receipt }, at) => at < max || receipt === 'owed').map(({ id }) => id))
   const slots = new Set<string>()
   for (const record of settled) {
     const slot = slotOf(record)

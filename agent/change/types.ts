@@ -7,6 +7,26 @@ import type { ErrorCode } from '../../core/errors.ts'
 export type ChangeKind = 'install' | 'upgrade' | 'remove' | 'config' | 'certificate'
 export type ChangeState = 'proposed' | 'staged' | 'provisional' | 'confirmed' | 'reverted'
 
+/** One thing that happened in a change. */
+export interface StepMark {
+  /** A state of the change (docs/lifecycle.md), a step of a swap (supervisor/swap.ts), or "restart": the agent found it unsettled. */
+  readonly step: string
+  /** Since the change was proposed, milliseconds: monotonic, but from one restart to the next as far as the wall clock is right. */
+  readonly atMs: number
+  /** Numbers and reasons, in words; left out when there is nothing to say. */
+  readonly detail?: string
+}
+
+/** How a handler tells what it does. Marks stand in the order in which they were made. */
+export interface Track {
+  /** Written at once, and not waited for: what a killed process did is on record, what a power cut did may end earlier. */
+  mark(step: string, detail?: string): void
+  /** The same, on disk when it resolves: for what must be known before it is done. @throws STORE_FULL */
+  intent(step: string, detail?: string): Promise<void>
+}
+
+export const noTrack: Track = { mark: () => {}, intent: async () => {} }
+
 /** As it stands in the journal. */
 export interface ChangeRecord {
   readonly id: string
@@ -29,6 +49,10 @@ export interface ChangeRecord {
   heldCalls: number
   /** A final state whose effect (commit or revert) has been carried out. */
   settled: boolean
+  /** The first `stepsMax`, oldest first. */
+  steps: readonly StepMark[]
+  /** SHA-256 of its receipt's body, hex; "owed": it could not be written yet; empty: not settled, or of a kind without receipts. */
+  receipt: string
 }
 
 /**
@@ -37,13 +61,13 @@ export interface ChangeRecord {
  */
 export interface ChangeHandler {
   /** Prepares beside what runs. A rejection reverts with nothing live touched. */
-  stage(record: ChangeRecord): Promise<void>
+  stage(record: ChangeRecord, track: Track): Promise<void>
   /** Makes it live. A rejection reverts. */
-  apply(record: ChangeRecord): Promise<{ heldMs: number; heldCalls: number }>
+  apply(record: ChangeRecord, track: Track): Promise<{ heldMs: number; heldCalls: number }>
   /** Makes it permanent. */
-  commit(record: ChangeRecord): Promise<void>
+  commit(record: ChangeRecord, track: Track): Promise<void>
   /** Puts back what was before. */
-  revert(record: ChangeRecord): Promise<void>
+  revert(record: ChangeRecord, track: Track): Promise<void>
 }
 
 export interface ProposedChange {

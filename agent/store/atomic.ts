@@ -56,18 +56,36 @@ export class AtomicFiles {
    * @throws STORE_FULL
    */
   async write(path: string, bytes: Uint8Array, options: { mode?: number } = {}): Promise<void> {
-    const before = this.#writing.get(path) ?? Promise.resolve()
-    const done = before.catch(() => {}).then(async () => await this.#replace(path, bytes, options.mode ?? 0o600))
-    this.#writing.set(path, done)
-    try {
-      await done
-    } finally {
-      if (this.#writing.get(path) === done) this.#writing.delete(path)
-    }
+    await this.#inOrder(path, async () => await this.#replace(path, bytes, options.mode ?? 0o600))
   }
 
   async writeJson(path: string, value: unknown, options: { mode?: number } = {}): Promise<void> {
     await this.write(path, Buffer.from(JSON.stringify(value)), options)
+  }
+
+  /**
+   * Adds to a file that carries no digest: each line needs a check of its own. In order with other writes to the path.
+   * @param options.durable on disk when it resolves; otherwise a power cut may take it back
+   * @throws STORE_FULL part of it may have been written
+   */
+  async append(path: string, bytes: Uint8Array, options: { durable: boolean }): Promise<void> {
+    await this.#inOrder(path, async () => {
+      try {
+        await this.#files.makeDirectory(dirname(path))
+        await this.#files.append(path, bytes, 0o600)
+        if (!options.durable) return
+        await this.#files.sync(path)
+        // Its name as well: it may have been made by this.
+        await this.#files.sync(dirname(path))
+      } catch (error) {
+        throw storeError(path, error)
+      }
+    })
+  }
+
+  /** The bytes of a file made by `append`; null when there is none. */
+  async readAppended(path: string): Promise<Uint8Array | null> {
+    return await this.#files.read(path)
   }
 
   /** Durable when it resolves; an absent file is fine. */
@@ -99,6 +117,17 @@ export class AtomicFiles {
     for (const { name, directory: isDirectory } of await this.#files.list(directory)) {
       if (isDirectory) await this.sweep(join(directory, name))
       else if (name.startsWith(TEMPORARY_PREFIX)) await this.#files.remove(join(directory, name))
+    }
+  }
+
+  async #inOrder(path: string, act: () => Promise<void>): Promise<void> {
+    const before = this.#writing.get(path) ?? Promise.resolve()
+    const done = before.catch(() => {}).then(act)
+    this.#writing.set(path, done)
+    try {
+      await done
+    } finally {
+      if (this.#writing.get(path) === done) this.#writing.delete(path)
     }
   }
 

@@ -40,7 +40,7 @@ t.test('what a caller can command is answered, never an assertion', async (t) =>
 
 const record = (over: Partial<ChangeRecord>): ChangeRecord => ({
   ...{ id: 'c-1', kind: 'upgrade', service: 'a', from: '', to: '', author: '', proposedAtMs: 0, plan: {}, bakeMs: 0, confirmTimeoutMs: 1 },
-  ...{ state: 'confirmed', reason: '', error: '', provisionalAtMs: 0, confirmDeadlineMs: 0, heldMs: 0, heldCalls: 0, settled: true },
+  ...{ state: 'confirmed', reason: '', error: '', provisionalAtMs: 0, confirmDeadlineMs: 0, heldMs: 0, heldCalls: 0, settled: true, steps: [], receipt: '' },
   ...over,
 })
 
