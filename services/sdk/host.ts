@@ -14,6 +14,9 @@ export interface HostOptions {
   readonly send: Send
 }
 
+/** What a service gets to see instances of; the sandbox freezes them. */
+export const HOST_CLASSES: readonly unknown[] = [OffboxError]
+
 /** One at a time: the agent sends the next control (but health) when the one before is answered. */
 export class ServiceHost {
   readonly #options: HostOptions

@@ -1,10 +1,10 @@
 /**
  * The script every worker runs. Built into one file (build.mjs) that the agent hands to `new Worker(text, { eval: true })`. The port to
- * the agent stays in this closure: service code is evaluated without it.
+ * the agent stays in this closure: service code is evaluated without it, in a compartment.
  */
 import { type MessagePort, workerData } from 'node:worker_threads'
-import { ServiceHost } from './host.ts'
-import { hideNodeGlobals } from './sandbox.ts'
+import { confine } from './compartment.ts'
+import { HOST_CLASSES, ServiceHost } from './host.ts'
 import { Outbox, type FromWorker, type ToWorker, type WorkerStart } from './wire.ts'
 
 const { port: rawPort, code, manifest, quiesceTimeoutMs } = workerData as WorkerStart
@@ -14,10 +14,10 @@ for (const key of Object.keys(workerData)) delete workerData[key]
 
 const post = port.postMessage.bind(port)
 const outbox = new Outbox<FromWorker>((batch, transfer) => post(batch, transfer))
-hideNodeGlobals()
+const evaluate = confine({ name: manifest.name, version: manifest.version, lent: HOST_CLASSES })
 
 const host = new ServiceHost({
-  load: () => new Function(`"use strict";\n${code}\nreturn offboxService\n//# sourceURL=${manifest.name}@${manifest.version}`)(),
+  load: () => evaluate(code),
   manifest,
   quiesceTimeoutMs,
   send: (message, owned) => outbox.send(message, owned),
