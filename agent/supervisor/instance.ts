@@ -6,6 +6,8 @@ import { readHealth, readSnapshot, type Control, type FromWorker, type LogLevel,
 import { Account } from './account.ts'
 import type { Call, Carrier } from './calls.ts'
 import { CapabilityDesk } from './capability-desk.ts'
+import { ChannelDesk } from './channel-desk.ts'
+import type { Channels } from './channels.ts'
 import { cell, type Effect, type Event, type State } from './lifecycle.ts'
 import type { SupervisorLimits } from './limits.ts'
 import { patiently } from './patience.ts'
@@ -25,6 +27,7 @@ export interface InstanceOptions {
   readonly chance: () => number
   readonly limits: SupervisorLimits
   readonly resources: ResourceWatch
+  readonly channels: Channels
   readonly on: InstanceListener
 }
 
@@ -52,6 +55,7 @@ export class Instance implements Carrier {
   readonly #options: InstanceOptions
   readonly #calls = new Map<number, Call>()
   readonly #desk: CapabilityDesk
+  readonly #channelDesk: ChannelDesk
   readonly #idleWaiters = new Set<() => void>()
   #link: Link | undefined
   #unwatch = () => {}
@@ -67,6 +71,12 @@ export class Instance implements Carrier {
     this.bundle = options.bundle
     this.account = new Account(options.bundle.manifest)
     this.#desk = new CapabilityDesk(options.bundle.manifest, options.host, options.limits, (message) => this.send(message))
+    this.#channelDesk = new ChannelDesk(
+      options.bundle.manifest,
+      options.channels,
+      (message, owned) => this.send(message, owned),
+      (call) => this.#calls.get(call)?.client,
+    )
   }
 
   get version(): string {
@@ -188,6 +198,7 @@ export class Instance implements Carrier {
   }
 
   forget(id: number): void {
+    this.#channelDesk.ended(id)
     if (this.#calls.delete(id) && this.#idleWaiters.size > 0 && this.#unaryCalls() === 0) this.#wakeIdleWaiters()
   }
 
@@ -254,6 +265,10 @@ export class Instance implements Carrier {
     const on: LinkListener = {
       message: (message) => this.#handle(message),
       log: (level, message, fields) => this.#log(level, message, fields),
+      logsDropped: (count) => {
+        this.account.exceeds('LOGS_EXCEEDED', count)
+        this.#log('warn', 'LOGS_EXCEEDED: lines were dropped', { lines: count, linesPerSecondMax: this.account.limits.logLinesPerSecondMax })
+      },
       cut: (reason) => this.#lost(reason),
       exit: (reason) => this.#exited(reason),
     }
@@ -275,6 +290,7 @@ export class Instance implements Carrier {
     if (code) this.account.exceeds(code)
     this.#cancelHealth()
     this.#desk.close()
+    this.#channelDesk.close()
     for (const call of this.calls) call.onLost(`the service's worker ended: ${reason}`)
     this.#calls.clear()
     this.#wakeIdleWaiters()
@@ -299,6 +315,9 @@ export class Instance implements Carrier {
 
   #handle(message: Parameters<LinkListener['message']>[0]): void {
     if (message.type === 'capability') this.#desk.receive(message, this.suspended)
+    else if ('channel' in message) {
+      if (!this.#channelDesk.receive(message, this.suspended)) this.kill('it broke the protocol: a channel that is open, or more messages than it was granted')
+    }
     else this.#forCall(message)
   }
 

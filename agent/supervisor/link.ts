@@ -16,8 +16,10 @@ export interface LinkOptions {
 }
 
 export interface LinkListener {
-  message(message: Exclude<FromWorker, { type: 'done' | 'log' }>): void
+  message(message: Exclude<FromWorker, { type: 'done' | 'log' | 'logsDropped' }>): void
   log(level: LogLevel, message: string, fields: Record<string, unknown>): void
+  /** So many lines were over the limit, since the last time it was told. */
+  logsDropped(count: number): void
   /** Nothing more is heard or sent; the thread may live on for a while. Once. */
   cut(reason: string): void
   /** The thread is gone. Once, after `cut`. */
@@ -29,15 +31,17 @@ export class Link {
   readonly #transport: Transport
   readonly #outbox: Outbox<ToWorker>
   readonly #controls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void; cancelTimer: () => void }>()
-  readonly #logLimit = new LogLimit()
+  readonly #logLimit: LogLimit
   #nextControl = 1
   #open = true
   #reason = ''
 
   /** @throws when no thread or process can be had */
   constructor(options: LinkOptions) {
-    const { bundle, limits, on } = options
+    const { bundle, limits, clock, on } = options
     this.#options = options
+    const perSecond = bundle.manifest.limits?.logLinesPerSecondMax
+    this.#logLimit = new LogLimit({ perSecond, later: (delayMs, callback) => clock.after(delayMs, callback), tell: (count) => on.logsDropped(count) })
     this.#transport = options.startTransport(
       { bundle, limits },
       {
@@ -120,6 +124,7 @@ export class Link {
       if (!this.#open) return
       if (message.type === 'done') this.#answered(message)
       else if (message.type === 'log') this.#log(message.level, message.message, message.fields)
+      else if (message.type === 'logsDropped') this.#logLimit.dropped(message.count)
       else this.#options.on.message(message)
     }
   }
@@ -134,6 +139,6 @@ export class Link {
   }
 
   #log(level: LogLevel, message: string, fields: Record<string, unknown>): void {
-    if (this.#logLimit.admit(this.#options.clock.monotonicMs()) !== undefined) this.#options.on.log(level, message, fields)
+    if (this.#logLimit.admit(this.#options.clock.monotonicMs())) this.#options.on.log(level, message, fields)
   }
 }

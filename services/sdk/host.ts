@@ -9,7 +9,7 @@ import { exactCopy, LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control
 export interface HostOptions {
   /** Evaluates the payload; called once, at the first load. */
   readonly load: () => unknown
-  readonly manifest: Pick<Manifest, 'name' | 'version' | 'methods' | 'capabilities'>
+  readonly manifest: Pick<Manifest, 'name' | 'version' | 'methods' | 'capabilities' | 'limits'>
   readonly quiesceTimeoutMs: number
   readonly send: Send
 }
@@ -17,11 +17,14 @@ export interface HostOptions {
 /** What a service gets to see instances of; the sandbox freezes them. */
 export const HOST_CLASSES: readonly unknown[] = [OffboxError]
 
+// Taken when the module is loaded: a service cannot replace it later.
+const setTimeoutOfHost = setTimeout
+
 /** One at a time: the agent sends the next control (but health) when the one before is answered. */
 export class ServiceHost {
   readonly #options: HostOptions
   readonly #calls: ServedCalls
-  readonly #logLimit = new LogLimit()
+  readonly #logLimit: LogLimit
   readonly #asked = new Map<number, { resolve: (value: unknown) => void; reject: (error: unknown) => void }>()
   #nextId = 1
   #module: ServiceModule | undefined
@@ -31,6 +34,9 @@ export class ServiceHost {
 
   constructor(options: HostOptions) {
     this.#options = options
+    const { limits } = options.manifest
+    const tell = (count: number) => options.send({ type: 'logsDropped', count })
+    this.#logLimit = new LogLimit({ perSecond: limits?.logLinesPerSecondMax, later: (delayMs, callback) => void setTimeoutOfHost(callback, delayMs), tell })
     this.#calls = new ServedCalls(options.send, (method, error) => this.#log('error', 'a handler failed', { method, error: textOf(error) }))
   }
 
@@ -155,13 +161,12 @@ export class ServiceHost {
   }
 
   #log(level: LogLevel, message: string, fields: Record<string, unknown>): void {
-    const dropped = this.#logLimit.admit(performance.now())
-    if (dropped === undefined) return
+    if (!this.#logLimit.admit(performance.now())) return
     this.#options.send({
       type: 'log',
       level,
       message: String(message).slice(0, WIRE_LIMITS.logMessageCharsMax),
-      fields: { ...plainFields(fields), ...(dropped > 0 ? { droppedLines: dropped } : {}) },
+      fields: plainFields(fields),
     })
   }
 }

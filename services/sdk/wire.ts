@@ -21,9 +21,11 @@ export const WIRE_LIMITS = {
   /** Fields of one log line, as JSON. */
   logFieldsCharsMax: 4_000,
   evidenceMax: 64,
-  /** Lines a service may log at once, and per second after that; both sides count. */
-  logBurstLines: 200,
+  /** Lines a second that a service may log when its manifest says nothing, and how many seconds' worth at once; both sides count. */
   logLinesPerSecondMax: 50,
+  logBurstS: 4,
+  /** Dropped lines are told together, this long after the first. */
+  logsDroppedMs: 1_000,
 } as const
 
 export interface WireError {
@@ -78,6 +80,8 @@ export type FromWorker =
   | { readonly type: 'done'; readonly id: number; readonly value?: unknown; readonly error?: WireError }
   | { readonly type: 'capability'; readonly id: number; readonly capability: string; readonly operation: string; readonly input: unknown }
   | { readonly type: 'log'; readonly level: LogLevel; readonly message: string; readonly fields: Record<string, unknown> }
+  /** So many lines were over the limit since the last such message. */
+  | { readonly type: 'logsDropped'; readonly count: number }
 
 /** What the worker is started with; `port` is transferred. */
 export interface WorkerStart {
@@ -119,22 +123,42 @@ export class Outbox<Message> {
 
 /** A token bucket: a burst, then so many lines per second. Pure but for its own count. */
 export class LogLimit {
-  #tokens: number = WIRE_LIMITS.logBurstLines
+  readonly #perSecond: number
+  readonly #later: (delayMs: number, callback: () => void) => void
+  readonly #tell: (count: number) => void
+  #tokens: number
   #lastMs = 0
   #dropped = 0
 
-  /** How many lines were dropped since the last one admitted, or undefined: drop this one. `nowMs` is monotonic. */
-  admit(nowMs: number): number | undefined {
-    this.#tokens = Math.min(WIRE_LIMITS.logBurstLines, this.#tokens + ((nowMs - this.#lastMs) / 1_000) * WIRE_LIMITS.logLinesPerSecondMax)
+  /** @param options `tell`: how many lines were dropped, `logsDroppedMs` after the first; `later`: how to wait for that */
+  constructor(options: { perSecond?: number | undefined; later: (delayMs: number, callback: () => void) => void; tell: (count: number) => void }) {
+    this.#perSecond = options.perSecond ?? WIRE_LIMITS.logLinesPerSecondMax
+    this.#later = options.later
+    this.#tell = options.tell
+    this.#tokens = this.#perSecond * WIRE_LIMITS.logBurstS
+  }
+
+  /** False: drop this line. `nowMs` is monotonic. */
+  admit(nowMs: number): boolean {
+    this.#tokens = Math.min(this.#perSecond * WIRE_LIMITS.logBurstS, this.#tokens + ((nowMs - this.#lastMs) / 1_000) * this.#perSecond)
     this.#lastMs = nowMs
     if (this.#tokens < 1) {
-      this.#dropped++
-      return undefined
+      this.dropped(1)
+      return false
     }
     this.#tokens--
-    const dropped = this.#dropped
-    this.#dropped = 0
-    return dropped
+    return true
+  }
+
+  /** So many lines more are lost, here or before they came here. */
+  dropped(count: number): void {
+    if (this.#dropped === 0)
+      this.#later(WIRE_LIMITS.logsDroppedMs, () => {
+        const dropped = this.#dropped
+        this.#dropped = 0
+        this.#tell(dropped)
+      })
+    this.#dropped += count
   }
 }
 
@@ -170,6 +194,7 @@ function isFromWorker(message: Record<string, unknown>): boolean {
   if (type === 'credit') return isNumber(call) && isNumber(message['count']) && message['count'] <= WIRE_LIMITS.streamWindowMessages
   if (type === 'done') return isNumber(id) && isMaybeError(error)
   if (type === 'capability') return isNumber(id) && isText(message['capability'], 64) && isText(message['operation'], 64)
+  if (type === 'logsDropped') return isNumber(message['count'])
   const { level, message: text, fields } = message
   return type === 'log' && LOG_LEVELS.includes(level) && isText(text, WIRE_LIMITS.logMessageCharsMax) && typeof fields === 'object' && fields !== null
 }

@@ -1,4 +1,5 @@
 import t from 'tap'
+import { SERVICE_LIMITS } from '../../../core/manifest.ts'
 import { exactCopy, LogLimit, Outbox, readFromWorker, readHealth, readSnapshot, toWireError, WIRE_LIMITS } from '../../../services/sdk/wire.ts'
 
 t.test('the messages of one turn go together when it ends, in order, with what they own', async (t) => {
@@ -80,10 +81,20 @@ t.test('an error keeps its code whatever class it is of; anything else is INTERN
   t.equal(toWireError(new Error('x'.repeat(9_999))).message.length, WIRE_LIMITS.errorCharsMax)
 })
 
-t.test('a burst of lines passes, then so many a second, and what was dropped is counted', async (t) => {
-  const limit = new LogLimit()
+t.test('a burst of lines passes, then so many a second, and what was dropped is counted and told once', async (t) => {
+  const told: number[] = []
+  const waiting: (() => void)[] = []
+  const limit = new LogLimit({ perSecond: 50, later: (_, callback) => waiting.push(callback), tell: (count) => told.push(count) })
   let passed = 0
-  for (let line = 0; line < 1_000; line++) if (limit.admit(1_000) !== undefined) passed++
-  t.equal(passed, WIRE_LIMITS.logBurstLines)
-  t.equal(limit.admit(1_100), 800)
+  for (let line = 0; line < 1_000; line++) if (limit.admit(1_000)) passed++
+  t.equal(passed, 50 * WIRE_LIMITS.logBurstS)
+  t.equal(limit.admit(1_100), true)
+  limit.dropped(5)
+  t.equal(waiting.length, 1)
+  waiting[0]?.()
+  t.same(told, [805])
+})
+
+t.test('a service that asks for no rate of log lines has the one that its manifest would show', async (t) => {
+  t.equal(WIRE_LIMITS.logLinesPerSecondMax, SERVICE_LIMITS.logLinesPerSecondMax.usual)
 })
