@@ -3,7 +3,7 @@ import type { RpcClient } from '../fleet/rpc/client.ts'
 import { buildAll } from '../build.mjs'
 import { LifecycleMethods, type Change } from '../proto/gen/lifecycle.ts'
 import { type AgentProcess, connect, freePort, isServing, type Lab, makeLab, send, startAgent } from '../test/agent/agent-process.ts'
-import { makeBundle } from '../test/fixtures/bundles.ts'
+import { makeBundle, type ManifestParts } from '../test/fixtures/bundles.ts'
 import { COUNTER_METHODS, payloadOf } from '../test/fixtures/services/counter/bundle.ts'
 
 const raw = { encode: (value: string) => new TextEncoder().encode(value), decode: (bytes: Uint8Array) => Buffer.from(bytes).toString() }
@@ -18,6 +18,8 @@ export interface AgentUnderLoad {
   connect(): Promise<RpcClient>
   /** Makes `version` the one that runs, confirmed. */
   bring(kind: 'Install' | 'Upgrade', version: string): Promise<Change>
+  /** Installs a service, confirmed. */
+  install(manifest: ManifestParts, code: string): Promise<Change>
   close(): Promise<void>
 }
 
@@ -40,15 +42,18 @@ export async function agentUnderLoad(): Promise<AgentUnderLoad> {
         { name: 'counter', version, methods: COUNTER_METHODS, capabilities: ['proc'], snapshot: { writes: [1], reads: [1] }, heapMbMax: 32 },
         code,
       )
-    const bring = async (kind: 'Install' | 'Upgrade', version: string) => {
+    const change = async (kind: 'Install' | 'Upgrade', service: string, version: string, file: Uint8Array) => {
       const before = await connect(lab, port)
-      const order = { service: 'counter', version, bakeMs: 0, confirmTimeoutMs: 60_000, allowDowngrade: true, reason: 'bench' }
-      const change = await send(before, kind, order, bundle(version)).finally(() => before.close())
+      const order = { service, version, bakeMs: 0, confirmTimeoutMs: 60_000, allowDowngrade: true, reason: 'bench' }
+      const change = await send(before, kind, order, file).finally(() => before.close())
       const fresh = await connect(lab, port)
       await fresh.unary(LifecycleMethods.Confirm, { changeId: change.id }).finally(() => fresh.close())
       return change
     }
-    return { lab, port, pid: agent.child.pid ?? 0, connect: async () => await connect(lab, port), bring, close }
+    const bring = async (kind: 'Install' | 'Upgrade', version: string) => await change(kind, 'counter', version, bundle(version))
+    const install = async (manifest: ManifestParts, code: string) =>
+      await change('Install', manifest.name, manifest.version, makeBundle(lab.key, manifest, code))
+    return { lab, port, pid: agent.child.pid ?? 0, connect: async () => await connect(lab, port), bring, install, close }
   } catch (error) {
     await close()
     throw error

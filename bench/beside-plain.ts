@@ -1,0 +1,64 @@
+/** A real agent with the meter service and a plain grpc-js server with the same methods, over the same TLS, for benches that compare the two. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { TelemetryMethods } from '../proto/gen/telemetry.ts'
+import { FLEET } from '../test/agent/agent-process.ts'
+import { payloadOf } from '../test/fixtures/services/counter/bundle.ts'
+import { agentUnderLoad, type AgentUnderLoad } from './agent-under-load.ts'
+import { mainThreadNs } from './cpu-time.ts'
+import { Load } from './load.ts'
+
+export interface Peer {
+  readonly name: 'agent' | 'plain'
+  readonly load: Load
+  readonly pid: number
+}
+
+const { Get, Stream } = TelemetryMethods
+
+export interface BesidePlain {
+  readonly peers: readonly [Peer, Peer]
+  readonly agent: AgentUnderLoad
+  close(): Promise<void>
+}
+
+export async function besidePlain(): Promise<BesidePlain> {
+  const agent = await agentUnderLoad()
+  const identity = await agent.lab.identity('device', 'sw1')
+  const plain = spawn(process.execPath, [`${import.meta.dirname}/plain-server.ts`], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const close = async () => {
+    plain.kill()
+    await agent.close()
+  }
+  try {
+    plain.stdin.end(JSON.stringify({ caPem: agent.lab.ca.certificatePem, ...identity }))
+    const [line] = await once(plain.stdout, 'data')
+    const code = Buffer.from(await payloadOf('bench/meter/service.ts')).toString()
+    const methods = [Get, Stream].map(({ path, kind }) => ({ path, kind }))
+    await agent.install({ name: 'meter', version: '1.0.0', methods, heapMbMax: 64, limits: { messagesPerSecondMax: 100_000 } }, code)
+    const own = await agent.lab.identity('operator', 'bench')
+    const open = async (port: number) => await Load.open({ port, serverName: `sw1.${FLEET}.offbox`, caPem: agent.lab.ca.certificatePem, identity: own })
+    const peers: [Peer, Peer] = [
+      { name: 'agent', load: await open(agent.port), pid: agent.pid },
+      { name: 'plain', load: await open(Number(String(line).trim())), pid: plain.pid ?? 0 },
+    ]
+    return {
+      peers,
+      agent,
+      close: async () => {
+        for (const { load } of peers) load.close()
+        await close()
+      },
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+/** CPU time of the peer's main thread that `work` took, microseconds for each of what it did. */
+export async function mainCpuUs<T extends { readonly count: number }>({ pid }: Peer, work: () => Promise<T>): Promise<T & { cpuUs: number }> {
+  const startNs = mainThreadNs(pid)
+  const done = await work()
+  return { ...done, cpuUs: (mainThreadNs(pid) - startNs) / done.count / 1_000 }
+}
