@@ -29,6 +29,9 @@ export interface GrpcStreamListener {
   broken(code: number, text: string): void
 }
 
+/** For a client to close a call that was answered before it had sent everything. */
+const LINGER_MS = 5_000
+
 const peers = new WeakMap<object, string>()
 
 export class GrpcStream {
@@ -144,10 +147,12 @@ export class GrpcStream {
       else stream.end(this.#takePending())
     }
     if (this.#halfClosed) return
-    // The client may go on sending: it is told to stop, and what still comes is thrown away.
+    // The client may go on sending: what still comes is thrown away. Most close their side at once; a stream that stays is closed for them,
+    // not sooner, since a reset that overtakes the status would hide it.
     stream.removeAllListeners('data')
     stream.resume()
-    stream.once('finish', () => stream.close(constants.NGHTTP2_NO_ERROR))
+    const cut = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), LINGER_MS)
+    stream.once('close', () => clearTimeout(cut))
   }
 
   #respond(): void {
