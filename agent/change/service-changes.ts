@@ -172,26 +172,29 @@ export class ServiceChanges {
       return found
     }
     return {
-      stage: async (record) => {
+      stage: async (record, track) => {
+        track.mark('store')
         const { file, config } = upload(record)
         await bundles.stage(record.service, file, { version: record.to, config, changeId: record.id })
       },
-      apply: async (record) => {
+      apply: async (record, track) => {
         const { bundle, config } = upload(record)
         this.#retries.get(record.service)?.()
-        return supervisor.get(record.service) ? await supervisor.swap(bundle, config) : await supervisor.install(bundle, config)
+        return supervisor.get(record.service) ? await supervisor.swap(bundle, config, track) : await supervisor.install(bundle, config, track)
       },
-      commit: async (record) => {
+      commit: async (record, track) => {
+        track.mark('activate')
         await bundles.commit(record.service, record.id).catch((error) => {
           // Trying again cannot bring it back: the version before stays the one to start, and the controller sees which runs.
           if (codeOf(error) !== 'STORE_CORRUPT') throw error
           log.error({ service: record.service, change: record.id, err: error }, 'a confirmed version is lost')
         })
-        await supervisor.commit(record.service)
+        await supervisor.commit(record.service, track)
         await bundles.collect(record.service)
       },
-      revert: async (record) => {
-        await supervisor.revert(record.service, record.reason)
+      revert: async (record, track) => {
+        await supervisor.revert(record.service, record.reason, track)
+        track.mark('drop')
         await bundles.drop(record.service, record.id)
         await bundles.collect(record.service)
         if (record.from !== '' && !supervisor.get(record.service)) this.#restartLater(record.service)
@@ -204,9 +207,10 @@ export class ServiceChanges {
     return {
       stage: async () => {},
       apply: async () => ({ heldMs: 0, heldCalls: 0 }),
-      commit: async (record) => {
+      commit: async (record, track) => {
         this.#retries.get(record.service)?.()
-        await supervisor.remove(record.service)
+        await supervisor.remove(record.service, track)
+        track.mark('forget')
         await bundles.forget(record.service)
         await forgetState(record.service)
       },

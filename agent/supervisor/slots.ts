@@ -8,7 +8,8 @@ import { HoldQueue } from './hold-queue.ts'
 import type { Instance } from './instance.ts'
 import { HISTORY_MAX, type SupervisorLimits } from './limits.ts'
 import { patiently } from './patience.ts'
-import { planHandOver, swapCell, type HandOverPlan, type SwapEffect, type SwapEvent, type SwapState } from './swap.ts'
+import { noTrack, type Track } from '../change/types.ts'
+import { planHandOver, SWAP_STEPS, swapCell, type HandOverPlan, type SwapEffect, type SwapEvent, type SwapState } from './swap.ts'
 import { handOver, takeBack } from './hand-over.ts'
 import type { RunningService, SupervisorHost, SwapReport, Transition, VerifiedBundle } from './types.ts'
 
@@ -47,6 +48,7 @@ export class Slots {
   #handed: Snapshot | undefined
   #own: Snapshot | undefined
   #epoch = 0
+  #track: Track = noTrack
   #settle: { resolve: (report: SwapReport) => void; reject: (error: Error) => void } | undefined
   #reason = ''
 
@@ -60,7 +62,7 @@ export class Slots {
     return this.uncommitted || this.state === 'provisional'
   }
 
-  status(): RunningService {
+  status(): Omit<RunningService, 'circuits'> {
     const { current } = this
     const { manifest, manifestSha256 } = current.bundle
     return {
@@ -73,6 +75,8 @@ export class Slots {
       manifestSha256,
       starts: current.starts,
       history: [...this.#history],
+      previousManifest: this.previous?.bundle.manifest,
+      uncommitted: this.uncommitted,
       use: current.account.use(),
     }
   }
@@ -80,9 +84,11 @@ export class Slots {
   // Operations. One at a time; supervisor.ts sees to it.
 
   /** @throws SWAP_ROLLED_BACK */
-  async install(): Promise<void> {
+  async install(track: Track): Promise<void> {
     try {
+      track.mark('prepare')
       await this.current.prepare()
+      track.mark('start')
       await this.current.serve()
     } catch (error) {
       void this.current.stop(messageOf(error))
@@ -91,26 +97,26 @@ export class Slots {
   }
 
   /** @throws SWAP_ROLLED_BACK, SWAP_IN_PROGRESS */
-  async swap(bundle: VerifiedBundle, config: unknown): Promise<SwapReport> {
+  async swap(bundle: VerifiedBundle, config: unknown, track: Track): Promise<SwapReport> {
     if (this.uncommitted || this.state !== 'idle') throw new OffboxError('SWAP_IN_PROGRESS', 'a change of this service is not settled yet')
     const plan = planHandOver(this.current.bundle.manifest, bundle.manifest)
     if (!plan) throw new OffboxError('SWAP_ROLLED_BACK', `version ${bundle.manifest.version} reads no state that ${this.current.version} writes and reads`)
     this.#plan = plan
     this.#handed = this.#own = undefined
-    return await this.#operate('swap', () => {
+    return await this.#operate('swap', track, () => {
       this.candidate = this.#options.make(bundle, config)
     })
   }
 
-  async commit(): Promise<void> {
+  async commit(track: Track): Promise<void> {
     this.uncommitted = false
-    await this.#operate('commit')
+    await this.#operate('commit', track)
     this.current.keepRunning()
   }
 
-  async revert(reason: string): Promise<void> {
+  async revert(reason: string, track: Track): Promise<void> {
     this.#reason = reason
-    await this.#operate('revert')
+    await this.#operate('revert', track)
   }
 
   /** Ends everything; resolves when the threads are gone. */
@@ -203,9 +209,10 @@ export class Slots {
 
   // The swap table at work.
 
-  async #operate(event: SwapEvent, before = () => {}): Promise<SwapReport> {
+  async #operate(event: SwapEvent, track: Track, before = () => {}): Promise<SwapReport> {
     if (swapCell(this.state, event) === 'REFUSE') throw new OffboxError('SWAP_IN_PROGRESS', `the service is ${this.state}`)
     this.#epoch++
+    this.#track = track
     before()
     return await new Promise((resolve, reject) => {
       this.#settle = { resolve, reject }
@@ -219,7 +226,22 @@ export class Slots {
     if (move === 'REFUSE' || move === 'NEVER') throw new Error(`swap: ${event} in state ${this.state}`)
     if (event === 'failed' || event === 'overBudget') this.#reason = reason
     this.state = move.to
-    for (const effect of move.effects) this.#effects[effect]()
+    for (const effect of move.effects) {
+      this.#mark(effect, reason)
+      this.#effects[effect]()
+    }
+  }
+
+  #mark(effect: SwapEffect, reason: string): void {
+    const step = SWAP_STEPS[effect]
+    // `prepare` left it on disk, before the first call was held.
+    if (step === undefined || (effect === 'hold' && this.candidate)) return
+    this.#track.mark(step, effect === 'discardCandidate' && reason !== '' ? reason : undefined)
+  }
+
+  async #prepare(candidate: Instance): Promise<void> {
+    await candidate.prepare()
+    await this.#track.intent('hold')
   }
 
   /** Runs `work` and reports its end as an event, unless another operation has begun or the swap was abandoned meanwhile. */
@@ -235,7 +257,7 @@ export class Slots {
   }
 
   readonly #effects: Record<SwapEffect, () => void> = {
-    prepareCandidate: () => this.#then(this.#needCandidate().prepare(), 'prepared'),
+    prepareCandidate: () => this.#then(this.#prepare(this.#needCandidate()), 'prepared'),
     hold: () => this.#hold(),
     drain: () => this.#then(this.#drain(), 'drained'),
     handOver: () => this.#then(this.#handOver(), 'handedOver'),

@@ -1,13 +1,15 @@
 /** Runs the services of this device: finds the one a call is for, keeps operations on a service apart, and closes in order. */
 import { systemClock, type Clock } from '../../core/clock.ts'
 import { OffboxError } from '../../core/errors.ts'
-import type { ManifestMethod } from '../../core/manifest.ts'
+import { apiOf, type ManifestMethod, providedBy } from '../../core/manifest.ts'
+import { noTrack } from '../change/types.ts'
 import { Call } from './calls.ts'
+import { type Callee, Channels } from './channels.ts'
 import { Instance } from './instance.ts'
 import { SUPERVISOR_LIMITS, type SupervisorLimits } from './limits.ts'
 import { ResourceWatch } from './resources.ts'
 import { Slots } from './slots.ts'
-import type { CallHandle, ClientCall, RunningService, Supervisor, SupervisorHost, SwapReport, Transition, VerifiedBundle } from './types.ts'
+import type { CallHandle, ClientCall, RunningService, Supervisor, SupervisorHost, SwapReport, VerifiedBundle } from './types.ts'
 import type { StartTransport } from './transport.ts'
 import { workerTransport } from './worker-transport.ts'
 import { readHostText } from './host-text.ts'
@@ -21,6 +23,8 @@ export interface SupervisorOptions {
   readonly hostText?: string
   /** Services of gRPC that the agent itself serves, e.g. "offbox.v1.Device". */
   readonly reserved?: readonly string[]
+  /** Names services as principals: spiffe://FLEET/service/NAME. Default "local". */
+  readonly fleet?: string
 }
 
 const RESERVED = ['offbox.v1.Lifecycle', 'offbox.v1.Device']
@@ -29,7 +33,7 @@ export function createSupervisor(host: SupervisorHost, options: SupervisorOption
   return new ServiceSupervisor(host, options)
 }
 
-type Listener = (event: { service: string; transition?: Transition; removed?: boolean }) => void
+type Listener = Parameters<Supervisor['watch']>[0]
 
 class ServiceSupervisor implements Supervisor {
   onProvisionalFailure: (service: string, reason: string) => void = () => {}
@@ -42,6 +46,7 @@ class ServiceSupervisor implements Supervisor {
   /** In order of start. */
   readonly #services = new Map<string, Slots>()
   readonly #byMethod = new Map<string, { slots: Slots; method: ManifestMethod }>()
+  readonly #channels: Channels
   readonly #listeners = new Set<Listener>()
   readonly #busy = new Map<string, Promise<unknown>>()
   #closed = false
@@ -50,12 +55,22 @@ class ServiceSupervisor implements Supervisor {
     this.#host = host
     this.#options = options
     this.#clock = options.clock ?? systemClock
+    this.#channels = new Channels({
+      fleet: options.fleet ?? 'local',
+      clock: this.#clock,
+      chance: options.chance ?? Math.random,
+      host,
+      find: (path) => this.#callee(path),
+      provider: (api) => this.#provider(api),
+      route: (client) => this.call(client),
+      changed: (service, circuit) => this.#tell({ service, circuit }),
+    })
     this.#limits = { ...SUPERVISOR_LIMITS, ...options.limits }
-    this.#resources = new ResourceWatch(this.#clock)
+    this.#resources = new ResourceWatch(this.#clock, this.#limits)
     this.#startTransport = workerTransport(options.hostText ?? readHostText())
   }
 
-  async install(bundle: VerifiedBundle, config: unknown): Promise<SwapReport> {
+  async install(bundle: VerifiedBundle, config: unknown, track = noTrack): Promise<SwapReport> {
     const { name, version } = bundle.manifest
     return await this.#exclusively(name, async () => {
       if (this.#services.has(name)) throw new OffboxError('SERVICE_EXISTS', `${name} runs already`)
@@ -63,7 +78,7 @@ class ServiceSupervisor implements Supervisor {
       const slots = this.#makeSlots(bundle, config)
       this.#services.set(name, slots)
       try {
-        await slots.install()
+        await slots.install(track)
       } catch (error) {
         this.#forget(name, slots)
         this.#tell({ service: name, removed: true })
@@ -75,31 +90,34 @@ class ServiceSupervisor implements Supervisor {
     })
   }
 
-  async swap(bundle: VerifiedBundle, config: unknown): Promise<SwapReport> {
+  async swap(bundle: VerifiedBundle, config: unknown, track = noTrack): Promise<SwapReport> {
     const { name } = bundle.manifest
     return await this.#exclusively(name, async () => {
       const slots = this.#services.get(name)
       if (!slots) throw new OffboxError('SERVICE_NOT_FOUND', `${name} does not run here`)
       this.#checkMethods(bundle)
-      return await slots.swap(bundle, config)
+      return await slots.swap(bundle, config, track)
     })
   }
 
-  async commit(service: string): Promise<void> {
-    await this.#exclusively(service, async () => await this.#services.get(service)?.commit())
+  async commit(service: string, track = noTrack): Promise<void> {
+    await this.#exclusively(service, async () => await this.#services.get(service)?.commit(track))
   }
 
-  async revert(service: string, reason: string): Promise<void> {
+  async revert(service: string, reason: string, track = noTrack): Promise<void> {
     await this.#exclusively(service, async () => {
       const slots = this.#services.get(service)
-      if (slots?.uncommitted) await this.#stop(service, slots, reason)
-      else await slots?.revert(reason)
+      if (slots?.uncommitted) {
+        track.mark('stop')
+        await this.#stop(service, slots, reason)
+      } else await slots?.revert(reason, track)
     })
   }
 
-  async remove(service: string): Promise<void> {
+  async remove(service: string, track = noTrack): Promise<void> {
     await this.#exclusively(service, async () => {
       const slots = this.#services.get(service)
+      if (slots) track.mark('stop')
       if (slots) await this.#stop(service, slots, 'the service was removed')
     })
   }
@@ -108,14 +126,16 @@ class ServiceSupervisor implements Supervisor {
   async close(): Promise<void> {
     this.#closed = true
     for (const [service, slots] of [...this.#services].reverse()) await this.#stop(service, slots, 'the agent is stopping')
+    this.#channels.close()
   }
 
   list(): RunningService[] {
-    return [...this.#services.values()].map((slots) => slots.status()).sort((a, b) => (a.service < b.service ? -1 : 1))
+    return [...this.#services.values()].map((slots) => this.#status(slots)).sort((a, b) => (a.service < b.service ? -1 : 1))
   }
 
   get(service: string): RunningService | undefined {
-    return this.#services.get(service)?.status()
+    const slots = this.#services.get(service)
+    return slots && this.#status(slots)
   }
 
   watch(listener: Listener): () => void {
@@ -135,6 +155,22 @@ class ServiceSupervisor implements Supervisor {
     return [...this.#byMethod].map(([path, { slots, method }]) => ({ path, kind: method.kind, service: slots.current.bundle.manifest.name }))
   }
 
+  #status(slots: Slots): RunningService {
+    return { ...slots.status(), circuits: this.#channels.circuitsOf(slots.current.bundle.manifest) }
+  }
+
+  #callee(path: string): Callee | undefined {
+    const found = this.#byMethod.get(path)
+    if (!found) return undefined
+    const { manifest } = found.slots.current.bundle
+    return { service: manifest.name, method: found.method, version: providedBy(manifest).get(apiOf(path)) ?? manifest.version }
+  }
+
+  #provider(api: string): string | undefined {
+    for (const [path, { slots }] of this.#byMethod) if (apiOf(path) === api) return slots.current.bundle.manifest.name
+    return undefined
+  }
+
   #makeSlots(bundle: VerifiedBundle, config: unknown): Slots {
     const service = bundle.manifest.name
     const make = (bundle: VerifiedBundle, config: unknown) =>
@@ -147,6 +183,7 @@ class ServiceSupervisor implements Supervisor {
         chance: this.#options.chance ?? Math.random,
         limits: this.#limits,
         resources: this.#resources,
+        channels: this.#channels,
         on: {
           transition: (instance, transition) => slots.onTransition(instance, transition),
           health: (instance) => slots.onHealth(instance),
@@ -160,7 +197,10 @@ class ServiceSupervisor implements Supervisor {
         limits: this.#limits,
         host: this.#host,
         make,
-        watch: (transition) => this.#tell(transition ? { service, transition } : { service }),
+        watch: (transition) => {
+          this.#tell(transition ? { service, transition } : { service })
+          if (transition?.to === 'ready') this.#channels.back(providedBy(slots.current.bundle.manifest).keys())
+        },
         provisionalFailure: (reason) => this.onProvisionalFailure(service, reason),
         methodsChanged: () => this.#methodsChanged(),
       },
@@ -189,6 +229,7 @@ class ServiceSupervisor implements Supervisor {
   #forget(service: string, slots: Slots): void {
     if (this.#services.get(service) !== slots) return
     this.#services.delete(service)
+    this.#channels.forget(service)
     this.#methodsChanged()
   }
 

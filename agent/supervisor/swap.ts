@@ -34,6 +34,29 @@ export type SwapEffect =
   | 'succeed'
   | 'fail'
 
+/**
+ * The effects that go on record, by the name they have there. `release` of held calls comes after the flip, `hold` is on disk before a call
+ * is held. Those without a name are not steps of their own.
+ */
+export const SWAP_STEPS: Readonly<Record<SwapEffect, string | undefined>> = {
+  prepareCandidate: 'prepare',
+  hold: 'hold',
+  drain: 'drain',
+  handOver: 'hand over',
+  startCandidate: 'start',
+  discardCandidate: 'discard',
+  resumeCurrent: 'restore',
+  flip: 'flip',
+  suspendPrevious: 'suspend',
+  endPrevious: 'end previous',
+  takeBack: 'take back',
+  resumePrevious: 'resume previous',
+  flipBack: 'flip back',
+  release: 'release',
+  succeed: undefined,
+  fail: undefined,
+}
+
 export interface SwapMove {
   readonly to: SwapState
   readonly effects: readonly SwapEffect[]

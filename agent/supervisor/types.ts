@@ -2,7 +2,9 @@
 import type { Health } from '../../core/health.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import type { ErrorCode } from '../../core/errors.ts'
+import type { CircuitState } from './breaker.ts'
 import type { ServiceUse } from './account.ts'
+import type { Track } from '../change/types.ts'
 import type { State } from './lifecycle.ts'
 
 /** A bundle that has passed trust/verify.ts. Only that module makes one. */
@@ -35,6 +37,12 @@ export interface RunningService {
   readonly starts: number
   /** The newest 64, oldest first. */
   readonly history: readonly Transition[]
+  /** Of the APIs that its manifest requires. */
+  readonly circuits: readonly CircuitStatus[]
+  /** Of `previousVersion`. */
+  readonly previousManifest: Manifest | undefined
+  /** An install that is not committed: a revert leaves nothing of it. */
+  readonly uncommitted: boolean
   /** Of the version that serves. */
   readonly use: ServiceUse
 }
@@ -45,6 +53,29 @@ export interface SwapReport {
   readonly heldCalls: number
 }
 
+/** The breaker between a service and an API that it calls. */
+export interface CircuitStatus {
+  /** gRPC service name. */
+  readonly api: string
+  /** What serves it now; empty when nothing does. */
+  readonly service: string
+  readonly state: CircuitState
+  /** In a row. */
+  readonly failures: number
+  /** Wall time at which an open circuit lets a call try, Unix milliseconds; 0 unless open. */
+  readonly retryAtMs: number
+}
+
+/** Calls of one service to a method of another within a while, of one outcome. */
+export interface ServiceCalls {
+  /** SPIFFE id of the caller. */
+  readonly principal: string
+  readonly method: string
+  readonly outcome: ErrorCode | 'OK' | 'CANCELLED'
+  readonly calls: number
+  readonly overMs: number
+}
+
 /** One client call as the router hands it over; the supervisor finds, holds and delivers it. */
 export interface ClientCall {
   readonly method: string
@@ -52,6 +83,9 @@ export interface ClientCall {
   readonly principal: string
   readonly deadlineMs: number | undefined
   readonly metadata: Readonly<Record<string, string>>
+  /** When a service calls: the principal whose call it serves with this one; and the services it has come through, the caller last. */
+  readonly onBehalfOf?: string
+  readonly chain?: readonly string[]
   /** To the client. Returns false when the client's buffer is full: stop until `onDrain`. */
   send(message: Uint8Array): boolean
   /** Ends the call: OK without an error. Once only. */
@@ -72,23 +106,24 @@ export interface CallHandle {
   onCredit: () => void
 }
 
+/** `track`, where it is given, is told of every step (swap.ts, SWAP_STEPS). */
 export interface Supervisor {
   /** Runs a service that is not running: resolves once it is ready and has passed its self-test. @throws SWAP_ROLLED_BACK (nothing of it is left), SERVICE_EXISTS, METHOD_CONFLICT */
-  install(bundle: VerifiedBundle, config: unknown): Promise<SwapReport>
+  install(bundle: VerifiedBundle, config: unknown, track?: Track): Promise<SwapReport>
   /** Starts `bundle` beside what runs, moves state and calls over; what ran before stays warm. @throws SWAP_ROLLED_BACK (what ran before serves), SERVICE_NOT_FOUND, METHOD_CONFLICT */
-  swap(bundle: VerifiedBundle, config: unknown): Promise<SwapReport>
+  swap(bundle: VerifiedBundle, config: unknown, track?: Track): Promise<SwapReport>
   /** Ends the version kept warm. Safe when there is none. */
-  commit(service: string): Promise<void>
+  commit(service: string, track?: Track): Promise<void>
   /** Back to the version kept warm; after an install: stops and forgets the service. Safe when there is nothing to revert. */
-  revert(service: string, reason: string): Promise<void>
+  revert(service: string, reason: string, track?: Track): Promise<void>
   /** Stops and forgets. Safe when there is none. */
-  remove(service: string): Promise<void>
+  remove(service: string, track?: Track): Promise<void>
   /** Stops everything in reverse order of start. */
   close(): Promise<void>
   list(): RunningService[]
   get(service: string): RunningService | undefined
-  /** Every transition, and every change of health or removal (`transition` undefined). Returns the way to stop listening. */
-  watch(listener: (event: { service: string; transition?: Transition; removed?: boolean }) => void): () => void
+  /** Every transition, change of a circuit, and every change of health or removal (neither is set). Returns the way to stop listening. */
+  watch(listener: (event: { service: string; transition?: Transition; circuit?: CircuitStatus; removed?: boolean }) => void): () => void
   /**
    * While a version is kept warm (or an install is uncommitted): called once when the new version is unhealthy, crashes or
    * stops answering its heartbeat. The change engine reverts.
@@ -105,6 +140,10 @@ export interface SupervisorHost {
   /** Carries out one capability operation for a service. Called only for capabilities its manifest names. */
   capability(service: string, capability: string, operation: string, input: unknown): Promise<unknown>
   log(service: string, level: 'debug' | 'info' | 'warn' | 'error', message: string, fields: Record<string, unknown>): void
+  /** Records durably that a service is about to change the device through another. A rejection refuses the call. */
+  mutation?(about: { principal: string; onBehalfOf?: string; method: string }): Promise<void>
+  /** For the audit log: calls between services, counted. */
+  serviceCalls?(calls: ServiceCalls): void
   /** Called when the set of served methods may have changed. */
   methodsChanged(): void
 }
