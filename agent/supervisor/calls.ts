@@ -54,6 +54,10 @@ export class Call implements CallHandle {
     return this.#ended
   }
 
+  get client(): ClientCall {
+    return this.#client
+  }
+
   /** Whether a worker has it. */
   get carried(): boolean {
     return this.#carrier !== undefined
@@ -108,8 +112,8 @@ export class Call implements CallHandle {
   /** @throws LIMIT_REACHED */
   openOn(carrier: Carrier): void {
     if (this.#ended) return
-    const { method, principal, deadlineMs, metadata } = this.#client
-    const open = { method, principal, deadlineMs, metadata }
+    const { method, principal, onBehalfOf, deadlineMs, metadata } = this.#client
+    const open = { method, principal, deadlineMs, metadata, ...(onBehalfOf === undefined ? {} : { onBehalfOf }) }
     this.#toServiceLeft = this.#fromServiceLeft = streamWindowMessages
     this.#taken = 0
     if (this.#request && this.method.resumable) this.#id = carrier.open(this, { ...open, bytes: this.#request })

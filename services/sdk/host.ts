@@ -2,6 +2,7 @@
 import type { Capabilities } from '../../core/capabilities.ts'
 import { OffboxError } from '../../core/errors.ts'
 import type { Manifest } from '../../core/manifest.ts'
+import { Channels } from './channels.ts'
 import { ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule, Snapshot } from './service.ts'
 import { exactCopy, LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type ToWorker } from './wire.ts'
@@ -9,7 +10,7 @@ import { exactCopy, LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control
 export interface HostOptions {
   /** Evaluates the payload; called once, at the first load. */
   readonly load: () => unknown
-  readonly manifest: Pick<Manifest, 'name' | 'version' | 'methods' | 'capabilities' | 'limits'>
+  readonly manifest: Pick<Manifest, 'name' | 'version' | 'methods' | 'capabilities' | 'requires' | 'limits'>
   readonly quiesceTimeoutMs: number
   readonly send: Send
 }
@@ -24,6 +25,7 @@ const setTimeoutOfHost = setTimeout
 export class ServiceHost {
   readonly #options: HostOptions
   readonly #calls: ServedCalls
+  readonly #channels: Channels
   readonly #logLimit: LogLimit
   readonly #asked = new Map<number, { resolve: (value: unknown) => void; reject: (error: unknown) => void }>()
   #nextId = 1
@@ -37,12 +39,17 @@ export class ServiceHost {
     const { limits } = options.manifest
     const tell = (count: number) => options.send({ type: 'logsDropped', count })
     this.#logLimit = new LogLimit({ perSecond: limits?.logLinesPerSecondMax, later: (delayMs, callback) => void setTimeoutOfHost(callback, delayMs), tell })
-    this.#calls = new ServedCalls(options.send, (method, error) => this.#log('error', 'a handler failed', { method, error: textOf(error) }))
+    this.#channels = new Channels(options.send)
+    const failed = (method: string, error: unknown) => this.#log('error', 'a handler failed', { method, error: textOf(error) })
+    // To know which call a handler serves costs a little on each: only those that call others pay.
+    const calls = Object.keys(options.manifest.requires?.apis ?? {}).length > 0
+    this.#calls = calls ? new ServedCalls(options.send, failed, this.#channels.within) : new ServedCalls(options.send, failed)
   }
 
   receive(message: ToWorker): void {
     if (message.type === 'control') void this.#control(message.id, message)
     else if (message.type === 'capabilityResult') this.#answered(message)
+    else if ('channel' in message) this.#channels.receive(message)
     else this.#calls.receive(message)
   }
 
@@ -71,7 +78,8 @@ export class ServiceHost {
       case 'health':
         return this.#running().health()
       case 'quiesce':
-        return await this.#running().quiesce?.()
+        await this.#running().quiesce?.()
+        return await this.#channels.finish(WIRE_LIMITS.channelsFinishMs)
       case 'snapshot':
         return this.#snapshot(control.schema)
       case 'stop':
@@ -88,6 +96,7 @@ export class ServiceHost {
     this.#config = service.check(config)
     this.#service = service
     this.#abort = new AbortController()
+    this.#channels.reopen()
   }
 
   async #start(inherited: Snapshot | undefined): Promise<void> {
@@ -117,6 +126,7 @@ export class ServiceHost {
     this.#abort.abort(new OffboxError('SERVICE_DOWN', 'the service is stopping'))
     this.#calls.serve([])
     this.#calls.abortAll('the service is stopping')
+    this.#channels.close('SERVICE_DOWN', 'the service is stopping')
     await service?.stop()
   }
 
@@ -133,6 +143,7 @@ export class ServiceHost {
       version: manifest.version,
       signal: this.#abort.signal,
       capabilities: Object.freeze(capabilities) as Capabilities,
+      services: this.#channels.client,
       quiesceTimeoutMs,
       nowMs: () => Date.now(),
       log: (level, message, fields = {}) => this.#log(level, message, fields),

@@ -7,6 +7,16 @@ type Open = Extract<ToWorker, { type: 'open' }>
 type ForCall = Extract<ToWorker, { type: 'open' | 'data' | 'halfClose' | 'cancel' | 'credit' }>
 export type Send = (message: FromWorker, owned?: Uint8Array) => void
 
+/** A call under way, as far as those that are made for it need to know. */
+export interface Serving {
+  readonly id: number
+  /** It was cancelled, or the service is stopping. */
+  readonly aborted: boolean
+  /** Its answer is given. */
+  readonly ended: boolean
+}
+export type Within = <T>(serving: Serving, run: () => T) => T
+
 const { streamWindowMessages, messageBytesMax } = WIRE_LIMITS
 
 /** All open calls of one worker. `failed` is told of every handler error that is not an OffboxError: a bug of the service. */
@@ -14,11 +24,14 @@ export class ServedCalls {
   readonly #calls = new Map<number, ServedCall>()
   readonly #send: Send
   readonly #failed: (method: string, error: unknown) => void
+  readonly #within: Within
   #methods: ReadonlyMap<string, Served> = new Map()
 
-  constructor(send: Send, failed: (method: string, error: unknown) => void) {
+  /** @param within runs a handler, so that calls it makes of other services are known to be for the call it serves */
+  constructor(send: Send, failed: (method: string, error: unknown) => void, within: Within = (_, run) => run()) {
     this.#send = send
     this.#failed = failed
+    this.#within = within
   }
 
   /** Calls opened from now on go to these. */
@@ -56,7 +69,7 @@ export class ServedCalls {
     }
     const call = new ServedCall(open, this.#send)
     this.#calls.set(open.call, call)
-    this.#run(served, open, call).then(
+    this.#within(call, () => this.#run(served, open, call)).then(
       (bytes) => this.#end(open.call, call, bytes),
       (error) => this.#fail(open, call, error),
     )
@@ -80,6 +93,7 @@ export class ServedCalls {
   #end(id: number, call: ServedCall, bytes: Uint8Array | undefined): void {
     if (this.#calls.get(id) !== call) return
     this.#calls.delete(id)
+    call.ended = true
     if (bytes) this.#send({ type: 'end', call: id, bytes }, bytes)
     else this.#send({ type: 'end', call: id })
   }
@@ -87,6 +101,7 @@ export class ServedCalls {
   #fail(open: Open, call: ServedCall, error: unknown): void {
     if (this.#calls.get(open.call) !== call) return
     this.#calls.delete(open.call)
+    call.ended = true
     const wire = toWireError(error)
     if (wire.code === 'INTERNAL') this.#failed(open.method, error)
     this.#send({ type: 'end', call: open.call, error: wire })
@@ -101,18 +116,19 @@ function reply(bytes: unknown): Uint8Array {
 }
 
 /** Most calls are one request and one answer that nobody cancels: what only the others need is made when it is asked for. */
-class ServedCall {
+class ServedCall implements Serving {
   /** What the handler is given. */
   readonly about: Call
-  readonly #id: number
+  readonly id: number
+  ended = false
   readonly #send: Send
   #abort: AbortController | undefined
   #reason: OffboxError | undefined
   #incoming: Incoming | undefined
   #outgoing: Outgoing | undefined
 
-  constructor({ call, principal, metadata, deadlineMs }: Open, send: Send) {
-    this.#id = call
+  constructor({ call, principal, onBehalfOf, metadata, deadlineMs }: Open, send: Send) {
+    this.id = call
     this.#send = send
     const signal = () => this.#signal()
     this.about = {
@@ -122,6 +138,7 @@ class ServedCall {
         return signal()
       },
       ...(deadlineMs === undefined ? {} : { deadlineMs }),
+      ...(onBehalfOf === undefined ? {} : { onBehalfOf }),
     }
   }
 
@@ -130,7 +147,7 @@ class ServedCall {
   }
 
   get incoming(): Incoming {
-    this.#incoming ??= new Incoming((count) => this.#send({ type: 'credit', call: this.#id, count }))
+    this.#incoming ??= new Incoming((count) => this.#send({ type: 'credit', call: this.id, count }))
     return this.#incoming
   }
 
@@ -156,7 +173,7 @@ class ServedCall {
 }
 
 /** The client's messages. For one reader; ends when the client half-closes or goes. */
-class Incoming implements AsyncIterable<Uint8Array> {
+export class Incoming implements AsyncIterable<Uint8Array> {
   readonly #sendCredit: (count: number) => void
   #queue: Uint8Array[] = []
   #closed = false
@@ -201,7 +218,7 @@ class Incoming implements AsyncIterable<Uint8Array> {
 }
 
 /** How many messages the agent will still take on a stream. */
-class Outgoing {
+export class Outgoing {
   #credit: number = streamWindowMessages
   #wake: (() => void) | undefined
 

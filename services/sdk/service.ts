@@ -61,6 +61,8 @@ export interface ServiceContext {
   readonly signal: AbortSignal
   /** Exactly the capabilities that the manifest names. */
   readonly capabilities: Capabilities
+  /** The other services of this device, as far as the manifest's `requires.apis` names them. */
+  readonly services: ServiceClient
   /** Time `quiesce` may take, milliseconds. */
   readonly quiesceTimeoutMs: number
   /** Wall time, Unix milliseconds. */
@@ -69,10 +71,37 @@ export interface ServiceContext {
   log(level: 'debug' | 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>): void
 }
 
+/**
+ * Calls other services of this device, through the agent: a swap of the callee holds the call, a service that fails again and again is
+ * not asked for a while. A call made while a handler serves one is part of that: it has no later deadline, ends with it, and names
+ * its principal. Every call may throw an OffboxError of the callee, or:
+ * CAPABILITY_DENIED the manifest does not require the API; CIRCUIT_OPEN it failed too often of late; SERVICE_DOWN nothing serves it now;
+ * DEPENDENCY_UNSATISFIED what serves it is of another version; DEADLINE_PASSED; SWAP_IN_PROGRESS this version hands over, or the
+ * callee's stream ended with its version; CALL_DEPTH_EXCEEDED services call one another in a circle; LIMIT_REACHED.
+ */
+export interface ServiceClient {
+  unary<Req, Res>(method: Method<Req, Res>, request: Req, options?: CallOptions): Promise<Plain<Res>>
+  /** Leaving the loop cancels the call. */
+  serverStream<Req, Res>(method: Method<Req, Res>, request: Req, options?: CallOptions): AsyncGenerator<Plain<Res>>
+  clientStream<Req, Res>(method: Method<Req, Res>, requests: AsyncIterable<Req> | Iterable<Req>, options?: CallOptions): Promise<Plain<Res>>
+  bidi<Req, Res>(method: Method<Req, Res>, requests: AsyncIterable<Req> | Iterable<Req>, options?: CallOptions): AsyncGenerator<Plain<Res>>
+}
+
+export interface CallOptions {
+  /** The call ends after this long, milliseconds; default 30,000 for unary and client-stream calls, none for the others. */
+  readonly timeoutMs?: number
+  /** Cancels the call. */
+  readonly signal?: AbortSignal
+  /** ASCII; keys in lower case, none that begins with "offbox-". */
+  readonly metadata?: Readonly<Record<string, string>>
+}
+
 /** What a handler learns about the call it serves. */
 export interface Call {
-  /** SPIFFE id of the caller. */
+  /** SPIFFE id of the caller; of a service of this device, spiffe://FLEET/service/NAME. */
   readonly principal: string
+  /** When a service calls: the principal whose call it serves with this one, if there is one. */
+  readonly onBehalfOf?: string
   /** Aborts when the caller cancels, its deadline passes or the service must stop. */
   readonly signal: AbortSignal
   /** Wall time by which the caller wants the answer, Unix milliseconds; undefined without a deadline. */

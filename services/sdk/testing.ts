@@ -4,18 +4,21 @@ import { OffboxError } from '../../core/errors.ts'
 import type { Health } from '../../core/health.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import type { Method, Plain } from '../../proto/codec.ts'
+import { fakeServices } from './fake-services.ts'
 import { compareMethods } from './host.ts'
 import type { Call, Served, Service, ServiceModule, Snapshot } from './service.ts'
 import { readHealth } from './wire.ts'
 
 /** What a service's manifest.json holds. */
-export type ServiceManifest = Pick<Manifest, 'name' | 'version' | 'methods' | 'capabilities' | 'snapshot'>
+export type ServiceManifest = Pick<Manifest, 'name' | 'version' | 'methods' | 'capabilities' | 'snapshot' | 'requires'>
 
 export interface RunOptions {
   readonly manifest: ServiceManifest
   readonly config: unknown
   /** Fakes; only those that the manifest names are lent. */
   readonly capabilities?: Capabilities
+  /** What other services serve, as far as the manifest requires it. */
+  readonly services?: readonly Served[]
   readonly inherited?: Snapshot
   readonly quiesceTimeoutMs?: number
   readonly principal?: string
@@ -53,6 +56,7 @@ export async function runService(module: ServiceModule, options: RunOptions): Pr
       version: manifest.version,
       signal: abort.signal,
       capabilities: Object.fromEntries(lent) as Capabilities,
+      services: fakeServices({ caller: manifest, served: options.services ?? [] }),
       quiesceTimeoutMs: options.quiesceTimeoutMs ?? 10_000,
       nowMs,
       log: (level: string, message: string, fields: Record<string, unknown> = {}) => void logs.push({ level, message, fields }),

@@ -5,6 +5,7 @@
 import { isErrorCode, type ErrorCode } from '../../core/errors.ts'
 import type { Health } from '../../core/health.ts'
 import type { Manifest } from '../../core/manifest.ts'
+import type { MethodKind } from '../../proto/codec.ts'
 import type { Snapshot } from './service.ts'
 
 export type { Snapshot } from './service.ts'
@@ -21,6 +22,11 @@ export const WIRE_LIMITS = {
   /** Fields of one log line, as JSON. */
   logFieldsCharsMax: 4_000,
   evidenceMax: 64,
+  /** Metadata that a service sends with a call of its own. */
+  metadataKeysMax: 32,
+  metadataCharsMax: 1_000,
+  /** At a swap, for calls that the service makes to finish; clients are being held. */
+  channelsFinishMs: 1_000,
   /** Lines a second that a service may log when its manifest says nothing, and how many seconds' worth at once; both sides count. */
   logLinesPerSecondMax: 50,
   logBurstS: 4,
@@ -47,6 +53,7 @@ export type Control =
   | { readonly action: 'stop' }
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
+const METHOD_KINDS: readonly unknown[] = ['unary', 'clientStream', 'serverStream', 'bidi'] satisfies MethodKind[]
 const LOG_LEVELS: readonly unknown[] = ['debug', 'info', 'warn', 'error'] satisfies LogLevel[]
 
 /** Agent to worker. `call` and `id` are numbers that the sender of the first message with it chose, never used again. */
@@ -59,6 +66,8 @@ export type ToWorker =
       readonly principal: string
       readonly deadlineMs: number | undefined
       readonly metadata: Readonly<Record<string, string>>
+      /** When another service calls: the principal that it serves with this. */
+      readonly onBehalfOf?: string
       readonly bytes?: Uint8Array
     }
   | { readonly type: 'data'; readonly call: number; readonly bytes: Uint8Array }
@@ -69,6 +78,10 @@ export type ToWorker =
   | { readonly type: 'credit'; readonly call: number; readonly count: number }
   | ({ readonly type: 'control'; readonly id: number } & Control)
   | { readonly type: 'capabilityResult'; readonly id: number; readonly value?: unknown; readonly error?: WireError }
+  /** Of a call that the service itself makes: a message, the end (`bytes` where the method answers once), room for `count` more. */
+  | { readonly type: 'channelData'; readonly channel: number; readonly bytes: Uint8Array }
+  | { readonly type: 'channelEnd'; readonly channel: number; readonly bytes?: Uint8Array; readonly error?: WireError }
+  | { readonly type: 'channelCredit'; readonly channel: number; readonly count: number }
 
 /** Worker to agent. */
 export type FromWorker =
@@ -79,6 +92,25 @@ export type FromWorker =
   | { readonly type: 'credit'; readonly call: number; readonly count: number }
   | { readonly type: 'done'; readonly id: number; readonly value?: unknown; readonly error?: WireError }
   | { readonly type: 'capability'; readonly id: number; readonly capability: string; readonly operation: string; readonly input: unknown }
+  /** The service calls another. `channel` numbers are the worker's own; `bytes` where the method takes exactly one request. */
+  | {
+      readonly type: 'channelOpen'
+      readonly channel: number
+      readonly method: string
+      readonly kind: MethodKind
+      /** It ends after this long. */
+      readonly timeoutMs?: number
+      /** The call that is being served and for which this one is made: its deadline, its end and its principal count. */
+      readonly under?: number
+      readonly metadata: Readonly<Record<string, string>>
+      readonly bytes?: Uint8Array
+    }
+  | { readonly type: 'channelData'; readonly channel: number; readonly bytes: Uint8Array }
+  | { readonly type: 'channelHalfClose'; readonly channel: number }
+  /** The service wants no more of it; nothing of this channel follows. */
+  | { readonly type: 'channelCancel'; readonly channel: number }
+  /** The agent may send `count` more messages. */
+  | { readonly type: 'channelCredit'; readonly channel: number; readonly count: number }
   | { readonly type: 'log'; readonly level: LogLevel; readonly message: string; readonly fields: Record<string, unknown> }
   /** So many lines were over the limit since the last such message. */
   | { readonly type: 'logsDropped'; readonly count: number }
@@ -194,9 +226,25 @@ function isFromWorker(message: Record<string, unknown>): boolean {
   if (type === 'credit') return isNumber(call) && isNumber(message['count']) && message['count'] <= WIRE_LIMITS.streamWindowMessages
   if (type === 'done') return isNumber(id) && isMaybeError(error)
   if (type === 'capability') return isNumber(id) && isText(message['capability'], 64) && isText(message['operation'], 64)
+  if (typeof type === 'string' && type.startsWith('channel')) return isNumber(message['channel']) && isChannelMessage(message)
   if (type === 'logsDropped') return isNumber(message['count'])
   const { level, message: text, fields } = message
   return type === 'log' && LOG_LEVELS.includes(level) && isText(text, WIRE_LIMITS.logMessageCharsMax) && typeof fields === 'object' && fields !== null
+}
+
+function isChannelMessage({ type, bytes, count, method, kind, timeoutMs, under, metadata }: Record<string, unknown>): boolean {
+  if (type === 'channelData') return isMessageBytes(bytes)
+  if (type === 'channelHalfClose' || type === 'channelCancel') return true
+  if (type === 'channelCredit') return isNumber(count) && count <= WIRE_LIMITS.streamWindowMessages
+  if (type !== 'channelOpen' || !isText(method, 256) || !METHOD_KINDS.includes(kind)) return false
+  const bounds = (timeoutMs === undefined || isNumber(timeoutMs)) && (under === undefined || isNumber(under))
+  return bounds && (bytes === undefined || isMessageBytes(bytes)) && isMetadata(metadata)
+}
+
+function isMetadata(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  const entries = Object.entries(value)
+  return entries.length <= WIRE_LIMITS.metadataKeysMax && entries.every(([key, text]) => isText(key, 64) && isText(text, WIRE_LIMITS.metadataCharsMax))
 }
 
 /** @throws Error */

@@ -84,6 +84,9 @@ export class FakeSupervisor implements Supervisor {
       manifestSha256,
       starts: 1,
       history: [],
+      circuits: [],
+      previousManifest: slots.warm?.bundle.manifest,
+      uncommitted: slots.provisional && !slots.warm,
       use: new Account(manifest).use(),
     }
   }
