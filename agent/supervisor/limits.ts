@@ -1,3 +1,26 @@
+/** How what services use is watched; resources.ts. The bounds themselves are in each manifest (core/manifest.ts, SERVICE_LIMITS). */
+export const RESOURCE_LIMITS = {
+  /** Between two looks at the agent's resident memory; a flood fills about 1 GB/s. */
+  lookMs: 50,
+  /** The same while memory rises. */
+  lookFastMs: 10,
+  /** Rise since the versions were last asked that makes it look and ask fast, MiB, and for how long. */
+  risingMb: 8,
+  alertMs: 500,
+  /** Between two questions to each version while nothing rises. */
+  askMs: 1_000,
+  /** A worker that runs JavaScript answers within 2 ms, also in an endless loop. */
+  muteMs: 25,
+  /** CPU is judged over this long. Longer than a missed heartbeat takes: one that hangs is found by that. */
+  cpuWindowMs: 10_000,
+  /** The share shown is over this long. */
+  cpuShownMs: 4_000,
+  /** A rise of the agent's memory that nobody reports and somebody has to answer for, MiB. */
+  jumpMb: 160,
+  /** Growth of it that is taken for ordinary, MiB a second. */
+  riseMbPerSecond: 4,
+} as const
+
 /** Bounds of the supervisor. Tests pass shorter ones. */
 export const SUPERVISOR_LIMITS = {
   /** From spawning a worker to serving; design.md, "Deadlines". */
@@ -29,32 +52,11 @@ export const SUPERVISOR_LIMITS = {
   backoffMaxMs: 10_000,
   /** Young generation of a worker's heap, MiB: small, since most services idle. */
   youngGenerationMbMax: 8,
+  ...RESOURCE_LIMITS,
 } as const
 
+export type ResourceLimits = { readonly [K in keyof typeof RESOURCE_LIMITS]: number }
 export type SupervisorLimits = { readonly [K in keyof typeof SUPERVISOR_LIMITS]: number }
-
-/** How what services use is watched; resources.ts. The bounds themselves are in each manifest (core/manifest.ts, SERVICE_LIMITS). */
-export const RESOURCE_LIMITS = {
-  /** Between two looks at the agent's resident memory; a flood fills about 1 GB/s. */
-  lookMs: 50,
-  /** The same while memory rises. */
-  lookFastMs: 10,
-  /** Rise between two looks that makes it look fast, MiB, and for how long. */
-  risingMb: 8,
-  alertMs: 500,
-  /** Between two questions to each version while nothing rises. */
-  askMs: 1_000,
-  /** A worker that runs JavaScript answers within 2 ms, also in an endless loop. */
-  muteMs: 25,
-  /** CPU is judged over this long. Longer than a missed heartbeat takes: one that hangs is found by that. */
-  cpuWindowMs: 10_000,
-  /** The share shown is over this long. */
-  cpuShownMs: 4_000,
-  /** A rise of the agent's memory that nobody reports and somebody has to answer for, MiB. */
-  jumpMb: 160,
-  /** Growth of it that is taken for ordinary, MiB a second. */
-  riseMbPerSecond: 4,
-} as const
 
 /** Transitions kept per service. */
 export const HISTORY_MAX = 64

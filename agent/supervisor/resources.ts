@@ -4,7 +4,7 @@
  */
 import type { Clock } from '../../core/clock.ts'
 import type { Account } from './account.ts'
-import { RESOURCE_LIMITS } from './limits.ts'
+import type { ResourceLimits } from './limits.ts'
 import type { Usage } from './transport.ts'
 import { blame, CpuWindow, memoryExcess, Unaccounted, type Suspect } from './usage.ts'
 
@@ -43,25 +43,29 @@ interface Entry {
 
 export class ResourceWatch {
   readonly #clock: Clock
+  readonly #limits: ResourceLimits
   readonly #memory: ProcessMemory
   readonly #entries = new Set<Entry>()
-  readonly #unaccounted = new Unaccounted(RESOURCE_LIMITS)
-  #rssBytes = 0
+  readonly #unaccounted: Unaccounted
+  /** When everybody was last asked. */
+  #askedRssBytes = 0
   #askedAtMs = 0
   #quietAtMs = 0
   #cancel: (() => void) | undefined
 
-  constructor(clock: Clock, memory: ProcessMemory = processMemory) {
+  constructor(clock: Clock, limits: ResourceLimits, memory: ProcessMemory = processMemory) {
     this.#clock = clock
+    this.#limits = limits
+    this.#unaccounted = new Unaccounted(limits)
     this.#memory = memory
   }
 
   /** From now on; the result ends it and is safe to call twice. */
   add(watched: Watched): () => void {
-    const entry: Entry = { watched, cpu: new CpuWindow(RESOURCE_LIMITS.cpuWindowMs), usage: undefined, before: undefined, askedAtMs: undefined, ended: false }
+    const entry: Entry = { watched, cpu: new CpuWindow(this.#limits.cpuWindowMs), usage: undefined, before: undefined, askedAtMs: undefined, ended: false }
     this.#entries.add(entry)
     this.#unaccounted.forget()
-    if (!this.#cancel) this.#arm(RESOURCE_LIMITS.lookMs)
+    if (!this.#cancel) this.#arm(this.#limits.lookMs)
     return () => {
       if (!this.#entries.delete(entry)) return
       this.#unaccounted.forget()
@@ -78,22 +82,22 @@ export class ResourceWatch {
   #look(): void {
     const nowMs = this.#clock.monotonicMs()
     const rssBytes = this.#memory.rssBytes()
-    const rising = rssBytes - this.#rssBytes > RESOURCE_LIMITS.risingMb * 2 ** 20
-    this.#rssBytes = rssBytes
-    if (rising) this.#quietAtMs = nowMs + RESOURCE_LIMITS.alertMs
+    if (rssBytes - this.#askedRssBytes > this.#limits.risingMb * 2 ** 20) this.#quietAtMs = nowMs + this.#limits.alertMs
     const alert = nowMs < this.#quietAtMs
-    if (alert || nowMs - this.#askedAtMs >= RESOURCE_LIMITS.askMs) {
+    if (alert || nowMs - this.#askedAtMs >= this.#limits.askMs) {
       this.#askedAtMs = nowMs
+      this.#askedRssBytes = rssBytes
       this.#guard(nowMs, rssBytes)
       for (const entry of this.#entries) void this.#ask(entry, nowMs)
     }
-    this.#arm(alert ? RESOURCE_LIMITS.lookFastMs : RESOURCE_LIMITS.lookMs)
+    this.#arm(alert ? this.#limits.lookFastMs : this.#limits.lookMs)
   }
 
   async #ask(entry: Entry, askedAtMs: number): Promise<void> {
     if (entry.askedAtMs !== undefined || entry.ended) return
     entry.askedAtMs = askedAtMs
-    const usage = await entry.watched.usage()
+    // Not to be told is like no answer: the heartbeat has the last word on such a one.
+    const usage = await entry.watched.usage().catch(() => undefined)
     entry.askedAtMs = undefined
     if (!usage || entry.ended || !this.#entries.has(entry)) return
     const nowMs = this.#clock.monotonicMs()
@@ -102,40 +106,42 @@ export class ResourceWatch {
     entry.cpu.add(nowMs, usage.cpuMs)
     const { account } = entry.watched
     account.memoryBytes = usage.memoryBytes
-    account.cpuPercent = entry.cpu.percent(RESOURCE_LIMITS.cpuShownMs)
+    account.cpuPercent = entry.cpu.percent(this.#limits.cpuShownMs)
     const excess = memoryExcess(usage, account.limits.memoryMbMax)
     if (excess !== undefined) this.#end(entry, 'MEMORY_EXCEEDED', excess)
     else if (entry.cpu.sustained(account.limits.cpuPercentMax)) {
-      const percent = Math.round(entry.cpu.percent(RESOURCE_LIMITS.cpuWindowMs))
-      this.#end(entry, 'CPU_EXCEEDED', `${percent} % of a core over ${RESOURCE_LIMITS.cpuWindowMs / 1_000} s, ${account.limits.cpuPercentMax} % allowed`)
+      const percent = Math.round(entry.cpu.percent(this.#limits.cpuWindowMs))
+      this.#end(entry, 'CPU_EXCEEDED', `${percent} % of a core over ${this.#limits.cpuWindowMs / 1_000} s, ${account.limits.cpuPercentMax} % allowed`)
     }
   }
 
   /** The last resort, for what no worker reports. */
   #guard(nowMs: number, rssBytes: number): void {
-    const inAgent = [...this.#entries].filter((entry) => entry.usage?.inAgent && !entry.ended)
+    const entries = [...this.#entries]
+    // One that was ended goes on filling memory until its operation is over; nobody else has to answer for that.
+    if (entries.some(({ ended, usage }) => ended && (!usage || usage.inAgent))) {
+      this.#unaccounted.forget()
+      return
+    }
+    const inAgent = entries.filter(({ usage, askedAtMs }) => (usage ? usage.inAgent : askedAtMs !== undefined))
     const reported = inAgent.reduce((sum, { usage }) => sum + (usage?.memoryBytes ?? 0), 0)
     const jumpBytes = this.#unaccounted.jump(nowMs, rssBytes - this.#memory.ownBytes() - reported)
     if (jumpBytes === 0) return
-    const guilty = blame(inAgent.map((entry) => ({ entry, ...suspect(entry, nowMs) })))?.entry
-    if (guilty)
-      this.#end(
-        guilty,
-        'MEMORY_EXCEEDED',
-        `the agent's memory rose by ${Math.round(jumpBytes / 2 ** 20)} MiB that no service reports, and this one was at work`,
-      )
+    const guilty = blame(inAgent.map((entry) => ({ entry, ...this.#suspect(entry, nowMs) })))?.entry
+    const risen = Math.round(jumpBytes / 2 ** 20)
+    if (guilty) this.#end(guilty, 'MEMORY_EXCEEDED', `the agent's memory rose by ${risen} MiB that no service reports, while this one was at work`)
   }
 
   #end(entry: Entry, code: 'MEMORY_EXCEEDED' | 'CPU_EXCEEDED', why: string): void {
     entry.ended = true
     entry.watched.end(code, why)
   }
-}
 
-function suspect({ askedAtMs, usage, before }: Entry, nowMs: number): Suspect {
-  return {
-    mute: askedAtMs !== undefined && nowMs - askedAtMs >= RESOURCE_LIMITS.muteMs,
-    grownBytes: (usage?.memoryBytes ?? 0) - (before?.memoryBytes ?? 0),
-    cpuMs: (usage?.cpuMs ?? 0) - (before?.cpuMs ?? 0),
+  #suspect({ askedAtMs, usage, before }: Entry, nowMs: number): Suspect {
+    return {
+      mute: askedAtMs !== undefined && nowMs - askedAtMs >= this.#limits.muteMs,
+      grownBytes: (usage?.memoryBytes ?? 0) - (before?.memoryBytes ?? 0),
+      cpuMs: (usage?.cpuMs ?? 0) - (before?.cpuMs ?? 0),
+    }
   }
 }
