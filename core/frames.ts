@@ -4,6 +4,8 @@
  * an extra puts back what JSON cannot say: `[kind, value, ...path]`. No deserializer of the runtime sees what the other side wrote.
  */
 
+import type { Manifest } from './manifest.ts'
+
 export const FRAME_LIMITS = {
   /** JSON of one frame. The largest known message is a table of routes, under 2 MiB. */
   headerBytesMax: 8 * 1024 * 1024,
@@ -14,6 +16,14 @@ export const FRAME_LIMITS = {
   /** Deeper values are cut off by the sender and refused by the reader. */
   depthMax: 32,
 } as const
+
+/** The only message that a process gets before it serves: which service it is. */
+export interface ProcessStart {
+  /** UTF-8 text of the payload. */
+  readonly code: Uint8Array
+  readonly manifest: Manifest
+  readonly quiesceTimeoutMs: number
+}
 
 /** Byte arrays from here on are written as they are, smaller ones are copied into their frame. */
 const COPIED_BYTES_MAX = 64 * 1024

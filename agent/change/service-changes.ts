@@ -77,6 +77,7 @@ export class ServiceChanges {
     const present = running?.version ?? active?.version
     const servedBy = (path: string) => (this.#options.isOwnMethod(path) ? 'agent' : supervisor.methods().find((method) => method.path === path)?.service)
     admit(bundle.manifest, { ordered: order, floor: floors.of(service), running: present, granted, servedBy })
+    supervisor.checkTier(bundle.manifest)
     if (running && running.version === version) {
       if (running.manifestSha256 !== bundle.manifestSha256)
         throw new OffboxError('BUNDLE_EXISTS', `another bundle of ${service} ${version} runs; raise the version`)

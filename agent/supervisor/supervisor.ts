@@ -1,7 +1,7 @@
 /** Runs the services of this device: finds the one a call is for, keeps operations on a service apart, and closes in order. */
 import { systemClock, type Clock } from '../../core/clock.ts'
 import { OffboxError } from '../../core/errors.ts'
-import { apiOf, type ManifestMethod, providedBy } from '../../core/manifest.ts'
+import { apiOf, type Manifest, type ManifestMethod, providedBy } from '../../core/manifest.ts'
 import { noTrack } from '../change/types.ts'
 import { Call } from './calls.ts'
 import { type Callee, Channels } from './channels.ts'
@@ -10,9 +10,7 @@ import { SUPERVISOR_LIMITS, type SupervisorLimits } from './limits.ts'
 import { ResourceWatch } from './resources.ts'
 import { Slots } from './slots.ts'
 import type { CallHandle, ClientCall, RunningService, Supervisor, SupervisorHost, SwapReport, VerifiedBundle } from './types.ts'
-import type { StartTransport } from './transport.ts'
-import { workerTransport } from './worker-transport.ts'
-import { readHostText } from './host-text.ts'
+import { type TierOptions, TIERS_DEFAULT, Tiers } from './tiers.ts'
 
 export interface SupervisorOptions {
   readonly clock?: Clock
@@ -21,6 +19,8 @@ export interface SupervisorOptions {
   readonly limits?: Partial<SupervisorLimits>
   /** Text of the worker's script; default: worker-host.js as built. */
   readonly hostText?: string
+  /** Default: workers for those that ask for nothing else, and processes with what confinement there is. */
+  readonly tiers?: Partial<TierOptions>
   /** Services of gRPC that the agent itself serves, e.g. "offbox.v1.Device". */
   readonly reserved?: readonly string[]
   /** Names services as principals: spiffe://FLEET/service/NAME. Default "local". */
@@ -41,7 +41,7 @@ class ServiceSupervisor implements Supervisor {
   readonly #options: SupervisorOptions
   readonly #clock: Clock
   readonly #limits: SupervisorLimits
-  readonly #startTransport: StartTransport
+  readonly #tiers: Tiers
   readonly #resources: ResourceWatch
   /** In order of start. */
   readonly #services = new Map<string, Slots>()
@@ -67,7 +67,11 @@ class ServiceSupervisor implements Supervisor {
     })
     this.#limits = { ...SUPERVISOR_LIMITS, ...options.limits }
     this.#resources = new ResourceWatch(this.#clock, this.#limits)
-    this.#startTransport = workerTransport(options.hostText ?? readHostText())
+    this.#tiers = new Tiers({ ...TIERS_DEFAULT, ...(options.hostText === undefined ? {} : { hostText: options.hostText }), ...options.tiers })
+  }
+
+  checkTier(manifest: Manifest): void {
+    this.#tiers.check(manifest)
   }
 
   async install(bundle: VerifiedBundle, config: unknown, track = noTrack): Promise<SwapReport> {
@@ -75,6 +79,7 @@ class ServiceSupervisor implements Supervisor {
     return await this.#exclusively(name, async () => {
       if (this.#services.has(name)) throw new OffboxError('SERVICE_EXISTS', `${name} runs already`)
       this.#checkMethods(bundle)
+      this.#tiers.check(bundle.manifest)
       const slots = this.#makeSlots(bundle, config)
       this.#services.set(name, slots)
       try {
@@ -96,6 +101,7 @@ class ServiceSupervisor implements Supervisor {
       const slots = this.#services.get(name)
       if (!slots) throw new OffboxError('SERVICE_NOT_FOUND', `${name} does not run here`)
       this.#checkMethods(bundle)
+      this.#tiers.check(bundle.manifest)
       return await slots.swap(bundle, config, track)
     })
   }
@@ -178,7 +184,7 @@ class ServiceSupervisor implements Supervisor {
         bundle,
         config,
         host: this.#host,
-        startTransport: this.#startTransport,
+        startTransport: this.#tiers.start,
         clock: this.#clock,
         chance: this.#options.chance ?? Math.random,
         limits: this.#limits,

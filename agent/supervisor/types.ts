@@ -108,6 +108,8 @@ export interface CallHandle {
 
 /** `track`, where it is given, is told of every step (swap.ts, SWAP_STEPS). */
 export interface Supervisor {
+  /** Whether it can run here, in the tier that it asks for or that the device wants. Touches nothing. @throws TIER_UNAVAILABLE */
+  checkTier(manifest: Manifest): void
   /** Runs a service that is not running: resolves once it is ready and has passed its self-test. @throws SWAP_ROLLED_BACK (nothing of it is left), SERVICE_EXISTS, METHOD_CONFLICT */
   install(bundle: VerifiedBundle, config: unknown, track?: Track): Promise<SwapReport>
   /** Starts `bundle` beside what runs, moves state and calls over; what ran before stays warm. @throws SWAP_ROLLED_BACK (what ran before serves), SERVICE_NOT_FOUND, METHOD_CONFLICT */

@@ -18,6 +18,8 @@ export class FakeSupervisor implements Supervisor {
   readonly #services = new Map<string, Slots>()
   readonly #listeners = new Set<Listener>()
 
+  checkTier(): void {}
+
   async install(bundle: VerifiedBundle, config: unknown): Promise<SwapReport> {
     const { name } = bundle.manifest
     if (this.#services.has(name)) throw new OffboxError('SERVICE_EXISTS', `${name} runs`)

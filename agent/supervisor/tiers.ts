@@ -1,0 +1,71 @@
+/** Where a service runs: its manifest asks, the policy of the device decides, and what the machine can do bounds both. */
+import { OffboxError } from '../../core/errors.ts'
+import { type Manifest, type Tier, TIERS } from '../../core/manifest.ts'
+import { openCgroups } from './cgroup.ts'
+import { surveyMeans } from './confinement.ts'
+import { readHostText } from './host-text.ts'
+import { processTransport, type ProcessTierOptions } from './process-transport.ts'
+import type { StartTransport } from './transport.ts'
+import { workerTransport } from './worker-transport.ts'
+
+export const TIER_POLICIES = ['required', 'best-effort'] as const
+
+export interface TierPolicy {
+  /** A service of the process tier is refused where it cannot be confined in full, or runs with what there is and says what is missing. */
+  readonly processTier: (typeof TIER_POLICIES)[number]
+  /** "process": every service runs in a process of its own, whatever its manifest asks. */
+  readonly tierMin: Tier
+}
+
+export interface TierOptions extends TierPolicy {
+  /** Texts of the scripts that services run in; default: as built. */
+  readonly hostText?: string
+  readonly processHostText?: string
+  /** Tells this agent's processes from those of another on this machine, [a-z0-9-]+. */
+  readonly key: string
+}
+
+export const TIERS_DEFAULT: TierOptions = { processTier: 'best-effort', tierMin: 'worker', key: 'agent' }
+
+export class Tiers {
+  readonly #options: TierOptions
+  readonly #worker: StartTransport
+  /** Made when the first service needs it: looking at the machine takes a moment, and may leave a control group behind. */
+  #process: { start: StartTransport; lacking: readonly string[] } | undefined
+
+  constructor(options: TierOptions) {
+    this.#options = options
+    this.#worker = workerTransport(options.hostText ?? readHostText())
+  }
+
+  of(manifest: Pick<Manifest, 'tier'>): Tier {
+    const stricter = Math.max(TIERS.indexOf(manifest.tier ?? 'worker'), TIERS.indexOf(this.#options.tierMin))
+    return TIERS[stricter] ?? 'process'
+  }
+
+  /** Touches no service. @throws TIER_UNAVAILABLE naming what the machine lacks */
+  check(manifest: Pick<Manifest, 'name' | 'tier'>): void {
+    if (this.of(manifest) !== 'process' || this.#options.processTier !== 'required') return
+    const { lacking } = this.#open()
+    if (lacking.length > 0) throw new OffboxError('TIER_UNAVAILABLE', `${manifest.name} needs a process of its own, and this device has ${lacking.join('; ')}`)
+  }
+
+  readonly start: StartTransport = (options, on) => {
+    const start = this.of(options.bundle.manifest) === 'process' ? this.#open().start : this.#worker
+    return start(options, on)
+  }
+
+  #open(): { start: StartTransport; lacking: readonly string[] } {
+    this.#process ??= this.#openProcessTier()
+    return this.#process
+  }
+
+  #openProcessTier(): { start: StartTransport; lacking: readonly string[] } {
+    const { key, processTier, processHostText } = this.#options
+    const means = surveyMeans(processTier === 'best-effort')
+    const cgroups = openCgroups(key)
+    const options: ProcessTierOptions = { hostText: processHostText ?? readHostText('process-host.js'), means, cgroups, key }
+    const lacking = [...means.missing, ...(typeof cgroups === 'string' ? [`no cgroup: ${cgroups}`] : cgroups.missing)]
+    return { start: processTransport(options), lacking }
+  }
+}

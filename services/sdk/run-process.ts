@@ -1,0 +1,40 @@
+/**
+ * The script of every service in a process of its own. Built into one file (build.mjs) that the agent writes to the standard input of
+ * `node --permission -`, so that the process needs no file. Frames to and from the agent (core/frames.ts) go over descriptor 3: an empty
+ * batch says that the script runs; the first batch received is the service itself, and comes only once the agent has made sure that
+ * the process is confined.
+ */
+import { Socket } from 'node:net'
+import { encodeFrames, FrameReader, type ProcessStart } from '../../core/frames.ts'
+import { confine } from './compartment.ts'
+import { HOST_CLASSES, ServiceHost } from './host.ts'
+import { Outbox, type FromWorker, type ToWorker } from './wire.ts'
+
+const pipe = new Socket({ fd: 3, readable: true, writable: true })
+// The agent is gone: nobody is left to serve. A process that hangs does not hear of it, and is ended by the kernel.
+const { exit } = process
+pipe.on('error', () => exit(0))
+pipe.on('close', () => exit(0))
+
+const decoder = new TextDecoder()
+let host: ServiceHost | undefined
+const reader = new FrameReader((batch) => {
+  if (host) for (const message of batch as ToWorker[]) host.receive(message)
+  else host = makeHost(batch[0] as ProcessStart)
+})
+pipe.on('data', (chunk: Uint8Array) => reader.push(chunk))
+write([])
+
+function makeHost({ code, manifest, quiesceTimeoutMs }: ProcessStart): ServiceHost {
+  const outbox = new Outbox<FromWorker>(write)
+  const evaluate = confine({ name: manifest.name, version: manifest.version, lent: HOST_CLASSES })
+  const text = decoder.decode(code)
+  return new ServiceHost({ load: () => evaluate(text), manifest, quiesceTimeoutMs, send: (message, owned) => outbox.send(message, owned) })
+}
+
+/** Nothing bounds what waits here but the memory of this process: an agent that reads slowly is felt by the service alone. */
+function write(batch: readonly FromWorker[]): void {
+  pipe.cork()
+  for (const piece of encodeFrames(batch)) pipe.write(piece)
+  pipe.uncork()
+}
