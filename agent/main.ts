@@ -26,6 +26,9 @@ import { type AgentConfig, readConfig } from './config.ts'
 import { createDrivers } from './drivers/drivers.ts'
 import { servicesWaitMs } from './limits.ts'
 import { createLog, showAudit } from './log.ts'
+import { agentFamilies, serviceFamilies } from './metrics/families.ts'
+import { Metrics } from './metrics/open-metrics.ts'
+import { processNumbers } from './metrics/process.ts'
 import { AtomicFiles } from './store/atomic.ts'
 import { nodeFileSystem } from './store/file-system.ts'
 import { createSupervisor } from './supervisor/supervisor.ts'
@@ -113,6 +116,9 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   front = createFront({ address, port, fleet: anchors.fleet, caPem: anchors.caPem, identity, clock, log })
   const gate = new Gate(front, audit, clock)
   const serve = new Serve({ server: front.server, gate, audit, log })
+  const metrics = new Metrics()
+  const numbers = { services: () => supervisor.list(), agent: () => processNumbers(facts.agentStarts) }
+  metrics.add(...agentFamilies(numbers), ...serviceFamilies(numbers))
   serveLifecycle(serve, { engine, services, supervisor, floors, clock })
   serveDevice(serve, {
     facts: { ...facts, serial, mac, address, boot, agentVersion, imageSha256 },
@@ -120,6 +126,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
     floors,
     ring,
     audits,
+    metrics,
     clock,
     uptimeMs,
     reboot: boot === 'pxe' ? () => process.kill(1, 'SIGTERM') : null,

@@ -26,6 +26,7 @@ export const OWN_METHODS: Readonly<Record<string, { readonly roles: readonly Cal
   '/offbox.v1.Device/Info':       { roles: ALL, mutates: false },
   '/offbox.v1.Device/Logs':       { roles: ALL, mutates: false },
   '/offbox.v1.Device/Ping':       { roles: ALL, mutates: false },
+  '/offbox.v1.Device/Metrics':    { roles: ALL, mutates: false },
   '/offbox.v1.Device/Reboot':     { roles: ALL, mutates: true  },
 }
 

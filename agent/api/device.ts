@@ -6,6 +6,7 @@ import { OffboxError } from '../../core/errors.ts'
 import { DeviceMethods, type LogRecordInit, type LogsRequest } from '../../proto/gen/device.ts'
 import type { Identity } from '../boot/identity.ts'
 import { pingBytesMax, reasonCharsMax, rebootDelayMsMax, watchersMax } from '../limits.ts'
+import { type Metrics, OPEN_METRICS_TYPE } from '../metrics/open-metrics.ts'
 import { Backlog, LEVELS, type Level, type LogRing, type StoredRecord } from '../log.ts'
 import type { FloorStore } from '../trust/floors.ts'
 import { readListeners } from './listeners.ts'
@@ -31,6 +32,7 @@ export interface DeviceParts {
   readonly floors: FloorStore
   readonly ring: LogRing
   readonly audits: LogRing
+  readonly metrics: Metrics
   readonly clock: Clock
   /** Time since the machine (a local agent: the agent) started, milliseconds. */
   readonly uptimeMs: () => number
@@ -66,6 +68,8 @@ export function serveDevice(serve: Serve, parts: DeviceParts): void {
     if (payload.length > pingBytesMax) throw new OffboxError('ARGUMENT_INVALID', `payload has more than ${pingBytesMax} bytes`)
     return { payload, timeMs: clock.nowMs(), bootId: facts.bootId }
   })
+
+  serve.unary(DeviceMethods.Metrics, () => ({ text: parts.metrics.render(), contentType: OPEN_METRICS_TYPE }))
 
   serve.unary(DeviceMethods.Reboot, ({ delayMs, reason }, { principal }) => {
     const { reboot } = parts

@@ -46,6 +46,7 @@ export function fleetRoutes(parts: ApiParts): Route[] {
     serverStream(FleetMethods.DeviceLogs, ({ deviceId, logs }, { signal }) =>
       relay(parts, deviceId, (session) => session.client.serverStream(DeviceMethods.Logs, logs ?? {}, { signal })),
     ),
+    unary(FleetMethods.DeviceMetrics, async ({ deviceId }) => await withSession(dialer, inventory.get(deviceId), async (session) => await session.metrics())),
     unary(FleetMethods.ListDeviceServices, async ({ deviceId }) => ({
       services: await withSession(dialer, inventory.get(deviceId), async (session) => await session.services()),
     })),

@@ -2,7 +2,7 @@
 import type { Anchors } from '../../core/anchors.ts'
 import { OffboxError } from '../../core/errors.ts'
 import { deviceDnsName } from '../../core/x509.ts'
-import { DeviceMethods, type InfoResponse } from '../../proto/gen/device.ts'
+import { DeviceMethods, type InfoResponse, type MetricsResponse } from '../../proto/gen/device.ts'
 import { type BundleUploadInit, type Change, type InstallOrderInit, LifecycleMethods, type ServiceStatus } from '../../proto/gen/lifecycle.ts'
 import { type GetRoutingConfigResponse, type RoutingConfigInit, RoutingMethods, type SetRoutingConfigResponse } from '../../proto/gen/routing.ts'
 import type { Identity } from '../home/home.ts'
@@ -42,6 +42,10 @@ export class DeviceSession {
 
   async info(options?: CallOptions): Promise<InfoResponse> {
     return await this.client.unary(DeviceMethods.Info, {}, look(options))
+  }
+
+  async metrics(options?: CallOptions): Promise<MetricsResponse> {
+    return await this.client.unary(DeviceMethods.Metrics, {}, look(options))
   }
 
   async services(options?: CallOptions): Promise<ServiceStatus[]> {

@@ -147,6 +147,7 @@ export class FakeDevice {
         agentStarts: this.#agentStarts,
         certificateSerial: this.#serial,
       })),
+      unary(DeviceMethods.Metrics, async () => ({ text: '# TYPE offbox_fake gauge\noffbox_fake 1\n# EOF\n', contentType: 'application/openmetrics-text' })),
       serverStream(DeviceMethods.Logs, async function* () {
         yield { sequence: 1, level: 'info', service: 'agent', message: 'serving' }
       }),

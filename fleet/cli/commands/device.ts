@@ -83,6 +83,13 @@ export function deviceCommands(root: Command): void {
       }),
     )
 
+  remoteLeaf(group, 'metrics <id>', 'numbers of the agent and of every service, as Prometheus reads them', ['offbox device metrics sw1']).action(
+    action<CommonOptions, [string]>(async ({ print, controller }, _options, deviceId) => {
+      const metrics = await controller(async (client) => await client.unary(FleetMethods.DeviceMetrics, { deviceId }))
+      print.result({ deviceId, ...metrics }, printable(metrics.text.trimEnd()))
+    }),
+  )
+
   remoteLeaf(group, 'desire <id>', 'change what a device should run; the controller brings it there, now and after each boot', [
     'offbox device desire sw1 --service telemetry=1.1.0 --service routing=1.0.0',
     'offbox device desire sw1 --routing sw1.yaml',
