@@ -2,6 +2,7 @@
 import { type Change, ChangeState, ServiceState, type ServiceStatus, type ServiceTransition } from '../../proto/gen/lifecycle.ts'
 import { healthOf } from '../device/gate.ts'
 import { time } from './output.ts'
+import { usageWords } from './usage.ts'
 
 /** What the agent does with a worker that ended, in time to start or stops; a test compares it with the agent's own limits. */
 export const RESTARTS = {
@@ -35,7 +36,7 @@ export function explain(status: ServiceStatus, nowMs: number): Explanation {
   const [state, next] = lifeOf(status, crashes)
   const provisional = change?.state === ChangeState.PROVISIONAL && isOfService(change)
   const standing = provisional ? ` is provisional since ${time(change.provisionalAtMs)} and ${state}` : ` ${state}`
-  const why = [...healthWords(status), ...crashWords(status, crashes), ...(change ? changeWords(change) : []), ...lastWords(status)]
+  const why = [...healthWords(status), ...crashWords(status, crashes), ...usageWords(status), ...(change ? changeWords(change) : []), ...lastWords(status)]
   const changes = change ? changeNext(status, change) : []
   // A provisional version is not started again: the way back comes first.
   return { summary: `${name(status)}${standing}`, why, next: [...changes, ...next].map((one) => withDistance(one, nowMs)) }

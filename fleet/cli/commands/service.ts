@@ -9,6 +9,7 @@ import { newService, ownCheckout } from '../../scaffold/scaffold.ts'
 import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
 import { explain, explanationText } from '../explain.ts'
 import { printable, table, time } from '../output.ts'
+import { USAGE_HEAD, usageRow } from '../usage.ts'
 
 export function serviceCommands(root: Command): void {
   const group = root.command('service').description('what runs on a device, and new services')
@@ -40,6 +41,14 @@ export function serviceCommands(root: Command): void {
           print.item({ ...event, status: event.status && named(event.status) }, () => eventText(event))
         }
       })
+    }),
+  )
+
+  remoteLeaf(group, 'usage <device>', 'what each service uses of its limits', ['offbox service usage sw1', 'offbox service usage sw1 --json']).action(
+    action<CommonOptions, [string]>(async ({ print, controller }, _options, deviceId) => {
+      const { services } = await controller(async (client) => await client.unary(FleetMethods.ListDeviceServices, { deviceId }))
+      const usage = services.map(({ service, version, usage }) => ({ service, version, usage }))
+      print.result({ deviceId, usage }, () => table(USAGE_HEAD, services.map(usageRow), `${deviceId} runs no service`))
     }),
   )
 
