@@ -164,7 +164,10 @@ export class Channels {
       throw new OffboxError('DEPENDENCY_UNSATISFIED', `this version requires ${api} ${range}; ${callee.service} provides ${callee.version}`)
     }
     const { about } = channel
-    if (!callee.method.mutates || !host.mutation || !about) return channel.connect(route)
+    if (!callee.method.mutates || !host.mutation || !about) {
+      channel.connect(route)
+      return
+    }
     const { principal, onBehalfOf } = about
     host.mutation({ principal, method, ...(onBehalfOf === undefined ? {} : { onBehalfOf }) }).then(
       () => channel.connect(route),
