@@ -2,7 +2,16 @@
 import type { Clock } from '../../core/clock.ts'
 import { codeIn, messageOf, OffboxError } from '../../core/errors.ts'
 import type { Health } from '../../core/health.ts'
-import { readHealth, readSnapshot, type Control, type FromWorker, type LogLevel, type Snapshot, type ToWorker } from '../../services/sdk/wire.ts'
+import {
+  readChecksum,
+  readHealth,
+  readSnapshot,
+  type Control,
+  type FromWorker,
+  type LogLevel,
+  type SealedSnapshot,
+  type ToWorker,
+} from '../../services/sdk/wire.ts'
 import { Account } from './account.ts'
 import type { Call, Carrier } from './calls.ts'
 import { CapabilityDesk } from './capability-desk.ts'
@@ -108,11 +117,13 @@ export class Instance implements Carrier {
     await this.#ask({ action: 'load', config: this.#options.config }, this.#options.limits.startTimeoutMs)
   }
 
-  /** Starts the service and lets it prove itself; resolves in state ready. */
-  async serve(inherited?: Snapshot): Promise<void> {
+  /**
+   * Starts the service and lets it prove itself; resolves in state ready.
+   * @param give the bytes of `inherited` go to the worker and are gone here; otherwise it gets a copy
+   */
+  async serve(inherited?: SealedSnapshot, give = false): Promise<void> {
     const { startTimeoutMs } = this.#options.limits
-    await this.#ask(inherited ? { action: 'start', inherited } : { action: 'start' }, startTimeoutMs)
-    await this.#ask({ action: 'selfTest' }, startTimeoutMs)
+    await this.#ask(inherited ? { action: 'start', inherited } : { action: 'start' }, startTimeoutMs, give ? inherited?.bytes : undefined)
     this.suspended = false
     this.#dispatch('ready', '')
     this.#watchHealth()
@@ -122,8 +133,14 @@ export class Instance implements Carrier {
     await this.#ask({ action: 'quiesce' }, timeoutMs)
   }
 
-  async snapshot(schema: number, timeoutMs: number): Promise<Snapshot> {
-    return readSnapshot(await this.#ask({ action: 'snapshot', schema }, timeoutMs), schema)
+  /** @param quiesce first */
+  async snapshot(schema: number, timeoutMs: number, quiesce = false): Promise<SealedSnapshot> {
+    return readSnapshot(await this.#ask({ action: 'snapshot', schema, quiesce }, timeoutMs), schema)
+  }
+
+  /** Of the state that it gave or took last, as it finds it in memory. */
+  async checksum(timeoutMs: number): Promise<number> {
+    return readChecksum(await this.#ask({ action: 'checksum' }, timeoutMs))
   }
 
   /** Ends the service object and keeps the worker for `resume`. A service that does not stop in time loses its worker. */
@@ -134,7 +151,7 @@ export class Instance implements Carrier {
   }
 
   /** A fresh service object: in the worker kept warm, or the first of this instance. */
-  async resume(inherited?: Snapshot): Promise<void> {
+  async resume(inherited?: SealedSnapshot): Promise<void> {
     if (this.alive) await this.#ask({ action: 'load', config: this.#options.config }, this.#options.limits.startTimeoutMs)
     else await this.prepare()
     await this.serve(inherited)
@@ -308,17 +325,16 @@ export class Instance implements Carrier {
     for (const resolve of this.#gone.splice(0)) resolve()
   }
 
-  async #ask(control: Control, timeoutMs: number): Promise<unknown> {
+  async #ask(control: Control, timeoutMs: number, owned?: Uint8Array): Promise<unknown> {
     if (!this.#link) throw new OffboxError('SERVICE_CRASHED', 'the service has no worker')
-    return await this.#link.ask(control, timeoutMs)
+    return await this.#link.ask(control, timeoutMs, owned)
   }
 
   #handle(message: Parameters<LinkListener['message']>[0]): void {
     if (message.type === 'capability') this.#desk.receive(message, this.suspended)
     else if ('channel' in message) {
       if (!this.#channelDesk.receive(message, this.suspended)) this.kill('it broke the protocol: a channel that is open, or more messages than it was granted')
-    }
-    else this.#forCall(message)
+    } else this.#forCall(message)
   }
 
   #forCall(message: Extract<FromWorker, { type: 'data' | 'end' | 'cancelled' | 'credit' }>): void {

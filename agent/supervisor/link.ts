@@ -78,8 +78,8 @@ export class Link {
     if (this.#open) this.#outbox.send(message, owned)
   }
 
-  /** @throws DEADLINE_PASSED, SERVICE_CRASHED, or the service's own error */
-  async ask(control: Control, timeoutMs: number): Promise<unknown> {
+  /** @param owned bytes of the control that are given away @throws DEADLINE_PASSED, SERVICE_CRASHED, or the service's own error */
+  async ask(control: Control, timeoutMs: number, owned?: Uint8Array): Promise<unknown> {
     if (!this.#open) throw new OffboxError('SERVICE_CRASHED', this.#reason)
     const id = this.#nextControl++
     return await new Promise((resolve, reject) => {
@@ -88,7 +88,7 @@ export class Link {
         reject(new OffboxError('DEADLINE_PASSED', `${control.action} took more than ${timeoutMs} ms`))
       })
       this.#controls.set(id, { resolve, reject, cancelTimer })
-      this.send({ type: 'control', id, ...control })
+      this.send({ type: 'control', id, ...control }, owned)
     })
   }
 

@@ -1,16 +1,16 @@
 /** One service: the slots of its versions, the calls held for it, and the one operation (swap, commit, revert) under way. */
 import type { Clock } from '../../core/clock.ts'
-import { messageOf, OffboxError } from '../../core/errors.ts'
+import { codeOf, type ErrorCode, messageOf, OffboxError } from '../../core/errors.ts'
 import type { ManifestMethod } from '../../core/manifest.ts'
-import type { Snapshot } from '../../services/sdk/wire.ts'
+import type { SealedSnapshot } from '../../services/sdk/wire.ts'
 import type { Call } from './calls.ts'
 import { HoldQueue } from './hold-queue.ts'
 import type { Instance } from './instance.ts'
 import { HISTORY_MAX, type SupervisorLimits } from './limits.ts'
 import { patiently } from './patience.ts'
 import { noTrack, type Track } from '../change/types.ts'
-import { planHandOver, SWAP_STEPS, swapCell, type HandOverPlan, type SwapEffect, type SwapEvent, type SwapState } from './swap.ts'
-import { handOver, takeBack } from './hand-over.ts'
+import { planHandOver, SWAP_STEPS, swapCell, type SwapEffect, type SwapEvent, type SwapState } from './swap.ts'
+import { HandOver } from './hand-over.ts'
 import type { RunningService, SupervisorHost, SwapReport, Transition, VerifiedBundle } from './types.ts'
 
 export interface SlotsOptions {
@@ -43,14 +43,17 @@ export class Slots {
   #heldSinceMs = 0
   #cancelHoldTimer = () => {}
   #failureTold = false
-  #plan: HandOverPlan = { schema: undefined, ownSchema: undefined }
-  /** What the current handed over; and the same in a format that it reads itself. */
-  #handed: Snapshot | undefined
-  #own: Snapshot | undefined
+  /** Of the swap under way, and until the change is settled. */
+  #state: HandOver | undefined
+  /** Why what the new version took over is damaged, if it is. */
+  #finished: Promise<OffboxError | undefined> = Promise.resolve(undefined)
+  /** With which the version before comes back. */
+  #states: readonly (SealedSnapshot | undefined)[] = []
   #epoch = 0
   #track: Track = noTrack
   #settle: { resolve: (report: SwapReport) => void; reject: (error: Error) => void } | undefined
   #reason = ''
+  #code: ErrorCode = 'SWAP_ROLLED_BACK'
 
   constructor(options: SlotsOptions, bundle: VerifiedBundle, config: unknown) {
     this.#options = options
@@ -101,8 +104,9 @@ export class Slots {
     if (this.uncommitted || this.state !== 'idle') throw new OffboxError('SWAP_IN_PROGRESS', 'a change of this service is not settled yet')
     const plan = planHandOver(this.current.bundle.manifest, bundle.manifest)
     if (!plan) throw new OffboxError('SWAP_ROLLED_BACK', `version ${bundle.manifest.version} reads no state that ${this.current.version} writes and reads`)
-    this.#plan = plan
-    this.#handed = this.#own = undefined
+    const { limits, host, service } = this.#options
+    const log = (level: 'warn' | 'error', message: string, fields: Record<string, unknown>) => host.log(service, level, message, fields)
+    this.#state = new HandOver(plan, { limits, parked: this.#parked, log })
     return await this.#operate('swap', track, () => {
       this.candidate = this.#options.make(bundle, config)
     })
@@ -220,11 +224,11 @@ export class Slots {
     })
   }
 
-  #dispatch(event: SwapEvent, reason: string): void {
+  #dispatch(event: SwapEvent, reason: string, code: ErrorCode = 'SWAP_ROLLED_BACK'): void {
     const move = swapCell(this.state, event)
     if (move === 'IGNORE') return
     if (move === 'REFUSE' || move === 'NEVER') throw new Error(`swap: ${event} in state ${this.state}`)
-    if (event === 'failed' || event === 'overBudget') this.#reason = reason
+    if (event === 'failed' || event === 'overBudget') [this.#reason, this.#code] = [reason, code]
     this.state = move.to
     for (const effect of move.effects) {
       this.#mark(effect, reason)
@@ -247,12 +251,13 @@ export class Slots {
   /** Runs `work` and reports its end as an event, unless another operation has begun or the swap was abandoned meanwhile. */
   #then(work: Promise<unknown>, event: SwapEvent, during = this.state): void {
     const epoch = this.#epoch
-    const report = (what: SwapEvent, reason: string) => {
-      if (epoch === this.#epoch && this.state === during) this.#dispatch(what, reason)
+    const report = (what: SwapEvent, reason: string, code?: ErrorCode) => {
+      if (epoch === this.#epoch && this.state === during) this.#dispatch(what, reason, code)
     }
     work.then(
       () => report(event, ''),
-      (error) => report('failed', messageOf(error)),
+      // Whatever a candidate fails with, it is rolled back; only damage on the way has a name of its own.
+      (error) => report('failed', messageOf(error), codeOf(error) === 'SNAPSHOT_CORRUPT' ? 'SNAPSHOT_CORRUPT' : undefined),
     )
   }
 
@@ -261,7 +266,7 @@ export class Slots {
     hold: () => this.#hold(),
     drain: () => this.#then(this.#drain(), 'drained'),
     handOver: () => this.#then(this.#handOver(), 'handedOver'),
-    startCandidate: () => this.#then(this.#needCandidate().serve(this.#handed), 'ready'),
+    startCandidate: () => this.#then(this.#handed().give(this.#needCandidate()), 'ready'),
     discardCandidate: () => {
       this.#discard(this.candidate, this.#reason)
       this.candidate = undefined
@@ -275,24 +280,31 @@ export class Slots {
       this.#failureTold = false
       this.#options.methodsChanged()
     },
-    suspendPrevious: () => void this.previous?.suspend(),
+    suspendPrevious: () => {
+      if (this.previous) this.#finished = this.#handed().finish(this.previous, this.current)
+    },
     endPrevious: () => {
       this.#discard(this.previous, 'the version that followed is confirmed')
-      this.previous = this.#handed = this.#own = undefined
+      this.previous = this.#state = undefined
     },
     takeBack: () => this.#then(this.#takeBack(), 'handedOver'),
     resumePrevious: () => this.#then(this.#resumePrevious(), 'restored'),
     flipBack: () => {
       const reverted = this.current
       if (this.previous) this.current = this.previous
-      this.previous = this.#handed = this.#own = undefined
+      this.previous = this.#state = undefined
       this.current.keepRunning()
       this.#discard(reverted, this.#reason)
       this.#options.methodsChanged()
     },
     release: () => this.#release(),
-    succeed: () => this.#settle?.resolve({ heldMs: this.#heldMs, heldCalls: this.#queue.heldCount }),
-    fail: () => this.#settle?.reject(new OffboxError('SWAP_ROLLED_BACK', this.#reason)),
+    succeed: () => {
+      const [settle, report] = [this.#settle, { heldMs: this.#heldMs, heldCalls: this.#queue.heldCount }]
+      // Calls flow already; what the new version took over may still prove to be damaged.
+      void this.#finished.then((wrong) => (wrong ? settle?.reject(wrong) : settle?.resolve(report)))
+      this.#finished = Promise.resolve(undefined)
+    },
+    fail: () => this.#settle?.reject(new OffboxError(this.#code, this.#reason)),
   }
 
   #heldMs = 0
@@ -334,61 +346,27 @@ export class Slots {
     if (!this.current.alive) return
     // From here on the way back is ours to arrange.
     this.current.restarts = false
-    const { handed, own } = await handOver(this.current, this.#plan, this.#options.limits, this.#parked)
-    this.#handed = handed
-    this.#own = own
+    await this.#handed().take(this.current)
   }
 
   async #resumeCurrent(): Promise<void> {
     const { current } = this
-    const { limits, service, host } = this.#options
     // It was down when the swap began, and its own restarts go on.
     if (current.restarts) return
-    if (!this.#own && this.#plan.ownSchema !== undefined && current.alive) {
-      // It overran its quiesce: its state is still in there.
-      this.#own = await current.snapshot(this.#plan.ownSchema, limits.revertTimeoutMs).catch((error) => {
-        host.log(service, 'error', 'state is lost: the version that served did not give it', { version: current.version, error: messageOf(error) })
-        return undefined
-      })
-    }
-    this.current = await this.#bringBack(current, [this.#own])
+    this.current = await this.#handed().bringBack(current, await this.#handed().before(current), this.#again)
     this.current.keepRunning()
   }
 
   async #takeBack(): Promise<void> {
-    const { host, service, limits } = this.#options
-    if (!this.previous) return
-    try {
-      this.#handed = (await takeBack(this.current, this.previous, limits, this.#parked)) ?? this.#own
-    } catch (error) {
-      host.log(service, 'warn', 'the version being reverted did not hand its state back', { version: this.current.version, error: messageOf(error) })
-      this.#handed = this.#own
-    }
+    if (this.previous) this.#states = await this.#handed().back(this.current, this.previous)
   }
 
   async #resumePrevious(): Promise<void> {
-    if (this.previous) this.previous = await this.#bringBack(this.previous, [this.#handed, this.#own])
+    if (this.previous) this.previous = await this.#handed().bringBack(this.previous, this.#states, this.#again)
+    this.#states = []
   }
 
-  /** Starts `instance` again, in its warm worker or a new one, with the first of `states` it takes. */
-  async #bringBack(instance: Instance, states: readonly (Snapshot | undefined)[]): Promise<Instance> {
-    const { host, service } = this.#options
-    for (const state of new Set(states)) {
-      for (const one of instance.alive ? [instance, this.#again(instance)] : [this.#again(instance)]) {
-        try {
-          await one.resume(state)
-          return one
-        } catch (error) {
-          host.log(service, 'error', 'the version before did not come back', { version: one.version, error: messageOf(error) })
-          void one.stop(messageOf(error))
-        }
-      }
-    }
-    // Its restart policy goes on from here, without the state.
-    return this.#again(instance)
-  }
-
-  #again(instance: Instance): Instance {
+  readonly #again = (instance: Instance): Instance => {
     if (this.#closed) throw new OffboxError('STATE_REFUSED', 'the service is being stopped')
     return this.#options.make(instance.bundle, instance.config)
   }
@@ -397,6 +375,11 @@ export class Slots {
     if (!instance) return
     instance.suspended = true
     void instance.stop(reason)
+  }
+
+  #handed(): HandOver {
+    if (!this.#state) throw new Error('swap: no state is on its way')
+    return this.#state
   }
 
   #needCandidate(): Instance {

@@ -36,7 +36,7 @@ export function createSupervisor(host: SupervisorHost, options: SupervisorOption
 type Listener = Parameters<Supervisor['watch']>[0]
 
 class ServiceSupervisor implements Supervisor {
-  onProvisionalFailure: (service: string, reason: string) => void = () => {}
+  onProvisionalFailure: Supervisor['onProvisionalFailure'] = () => {}
   readonly #host: SupervisorHost
   readonly #options: SupervisorOptions
   readonly #clock: Clock

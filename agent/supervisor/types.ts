@@ -112,7 +112,7 @@ export interface Supervisor {
   checkTier(manifest: Manifest): void
   /** Runs a service that is not running: resolves once it is ready and has passed its self-test. @throws SWAP_ROLLED_BACK (nothing of it is left), SERVICE_EXISTS, METHOD_CONFLICT */
   install(bundle: VerifiedBundle, config: unknown, track?: Track): Promise<SwapReport>
-  /** Starts `bundle` beside what runs, moves state and calls over; what ran before stays warm. @throws SWAP_ROLLED_BACK (what ran before serves), SERVICE_NOT_FOUND, METHOD_CONFLICT */
+  /** Starts `bundle` beside what runs, moves state and calls over; what ran before stays warm. @throws SWAP_ROLLED_BACK (what ran before serves), SNAPSHOT_CORRUPT (likewise; or it serves already with damaged memory and is to be reverted), SERVICE_NOT_FOUND, METHOD_CONFLICT */
   swap(bundle: VerifiedBundle, config: unknown, track?: Track): Promise<SwapReport>
   /** Ends the version kept warm. Safe when there is none. */
   commit(service: string, track?: Track): Promise<void>

@@ -3,9 +3,10 @@ import type { Capabilities } from '../../core/capabilities.ts'
 import { OffboxError } from '../../core/errors.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import { Channels } from './channels.ts'
+import { checksumOf, seal, sharedBytes, unseal } from './hand-over.ts'
 import { ServedCalls, type Send } from './served-calls.ts'
-import type { Service, ServiceContext, ServiceModule, Snapshot } from './service.ts'
-import { exactCopy, LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type ToWorker } from './wire.ts'
+import type { Service, ServiceContext, ServiceModule } from './service.ts'
+import { LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type SealedSnapshot, type ToWorker } from './wire.ts'
 
 export interface HostOptions {
   /** Evaluates the payload; called once, at the first load. */
@@ -13,6 +14,8 @@ export interface HostOptions {
   readonly manifest: Pick<Manifest, 'name' | 'version' | 'methods' | 'capabilities' | 'requires' | 'limits'>
   readonly quiesceTimeoutMs: number
   readonly send: Send
+  /** Whether memory can be shared with the agent and with other versions: not between processes. */
+  readonly sharesMemory?: boolean
 }
 
 /** What a service gets to see instances of; the sandbox freezes them. */
@@ -33,6 +36,8 @@ export class ServiceHost {
   #service: Service | undefined
   #config: unknown
   #abort = new AbortController()
+  /** Of the state given or taken last. */
+  #checksum: Promise<number> | undefined
 
   constructor(options: HostOptions) {
     this.#options = options
@@ -56,10 +61,8 @@ export class ServiceHost {
   async #control(id: number, control: Control): Promise<void> {
     const { send } = this.#options
     try {
-      const value = await this.#obey(control)
-      if (control.action === 'snapshot') send({ type: 'done', id, value }, (value as Snapshot).bytes)
-      // Nothing but health has a value; what a service happens to return must not spoil a batch.
-      else send({ type: 'done', id, ...(control.action === 'health' ? { value: readHealth(value) } : {}) })
+      const { value, owned } = await this.#obey(control)
+      send({ type: 'done', id, ...(value === undefined ? {} : { value }) }, owned)
     } catch (error) {
       const wire = toWireError(error)
       if (wire.code === 'INTERNAL') this.#log('warn', 'a control failed', { action: control.action, error: textOf(error) })
@@ -67,24 +70,35 @@ export class ServiceHost {
     }
   }
 
-  async #obey(control: Control): Promise<unknown> {
+  /** What a service happens to return is left out where nothing is asked for: it must not spoil a batch. */
+  async #obey(control: Control): Promise<{ value?: unknown; owned?: Uint8Array }> {
     switch (control.action) {
       case 'load':
-        return await this.#load(control.config)
+        await this.#load(control.config)
+        return {}
       case 'start':
-        return await this.#start(control.inherited)
-      case 'selfTest':
-        return await this.#running().selfTest?.()
+        await this.#start(control.inherited)
+        return {}
       case 'health':
-        return this.#running().health()
+        return { value: readHealth(this.#running().health()) }
       case 'quiesce':
-        await this.#running().quiesce?.()
-        return await this.#channels.finish(WIRE_LIMITS.channelsFinishMs)
+        await this.#quiesce()
+        return {}
       case 'snapshot':
+        if (control.quiesce) await this.#quiesce()
         return this.#snapshot(control.schema)
+      case 'checksum':
+        if (!this.#checksum) throw new OffboxError('STATE_REFUSED', 'no state was given or taken')
+        return { value: await this.#checksum }
       case 'stop':
-        return await this.#stop()
+        await this.#stop()
+        return {}
     }
+  }
+
+  async #quiesce(): Promise<void> {
+    await this.#running().quiesce?.()
+    await this.#channels.finish(WIRE_LIMITS.channelsFinishMs)
   }
 
   /** A fresh service object; also for a service that is to come back in a worker kept warm. */
@@ -99,10 +113,12 @@ export class ServiceHost {
     this.#channels.reopen()
   }
 
-  async #start(inherited: Snapshot | undefined): Promise<void> {
+  async #start(inherited: SealedSnapshot | undefined): Promise<void> {
     const service = this.#running()
+    if (inherited) this.#take(inherited)
     try {
-      await service.start(this.#config, this.#context(), inherited)
+      await service.start(this.#config, this.#context(), inherited && { schema: inherited.schema, bytes: inherited.bytes })
+      await service.selfTest?.()
     } catch (error) {
       await this.#stop()
       throw error
@@ -110,14 +126,23 @@ export class ServiceHost {
     this.#calls.serve(service.methods)
   }
 
-  #snapshot(schema: number): Snapshot {
+  /** @throws SNAPSHOT_CORRUPT */
+  #take(inherited: SealedSnapshot): void {
+    unseal(inherited)
+    this.#keepChecksum(inherited)
+  }
+
+  #snapshot(schema: number): { value: SealedSnapshot; owned?: Uint8Array } {
     const service = this.#running()
     if (!service.snapshot) throw new OffboxError('INTERNAL', 'the manifest lists snapshot.writes but the service has no snapshot()')
-    const { bytes } = service.snapshot(schema)
-    if (!(bytes instanceof Uint8Array) || (bytes.buffer as ArrayBuffer).detached)
-      throw new OffboxError('INTERNAL', 'snapshot() gave no bytes, or the same twice')
-    // A view is copied, since its whole buffer would go.
-    return { schema, bytes: bytes.byteLength === bytes.buffer.byteLength && bytes.buffer instanceof ArrayBuffer ? bytes : exactCopy(bytes) }
+    const sealed = seal(service.snapshot(schema), schema)
+    this.#keepChecksum(sealed.value)
+    return sealed
+  }
+
+  #keepChecksum(state: SealedSnapshot): void {
+    this.#checksum = checksumOf(state)
+    this.#checksum.catch(() => {})
   }
 
   async #stop(): Promise<void> {
@@ -145,6 +170,7 @@ export class ServiceHost {
       capabilities: Object.freeze(capabilities) as Capabilities,
       services: this.#channels.client,
       quiesceTimeoutMs,
+      sharedBytes: (sizeBytes) => sharedBytes(sizeBytes, this.#options.sharesMemory === true),
       nowMs: () => Date.now(),
       log: (level, message, fields = {}) => this.#log(level, message, fields),
     }

@@ -20,6 +20,7 @@ const host = new ServiceHost({
   load: () => evaluate(code),
   manifest,
   quiesceTimeoutMs,
+  sharesMemory: true,
   send: (message, owned) => outbox.send(message, owned),
 })
 port.on('message', (batch: ToWorker[]) => {

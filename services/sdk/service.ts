@@ -26,7 +26,8 @@ export interface Service<Config = unknown> {
   check(raw: unknown): Config
   /**
    * Resolves once serving. `ctx.signal` aborts on stop. On rejection `stop` still runs.
-   * `inherited` is what a predecessor (or, on a revert, a successor) handed over, in a schema that the manifest reads.
+   * `inherited` is what a predecessor (or, on a revert, a successor) handed over, in a schema that the manifest reads; its checksum
+   * was checked. Its bytes are not to be written to: they may be memory that both versions share (`ctx.sharedBytes`).
    */
   start(config: Config, ctx: ServiceContext, inherited?: Snapshot): Promise<void>
   /** Safe after a failed or half-done start, and safe twice. */
@@ -40,8 +41,9 @@ export interface Service<Config = unknown> {
   /** Optional: finish background work and refuse to begin more, within `ctx.quiesceTimeoutMs`. Calls are held by the agent. */
   quiesce?(): Promise<void>
   /**
-   * Optional: state for the successor in the asked schema (one of the manifest's `snapshot.writes`). Called after quiesce; twice, with
-   * different schemas, when the successor reads one and this version itself another.
+   * Optional: state for the successor in the asked schema (one of the manifest's `snapshot.writes`). Called after quiesce, and it may be
+   * asked for again until `stop`: in another schema when this version itself reads another one, and in the same when a successor is
+   * lost together with what it was given. Above a megabyte or so use `ctx.sharedBytes`: what moves is checked while clients wait.
    */
   snapshot?(schema: number): Snapshot
 }
@@ -50,7 +52,7 @@ export interface Service<Config = unknown> {
 export interface Snapshot {
   /** Version of the hand-over format. */
   readonly schema: number
-  /** Transferred, not copied: the giver must not use it afterwards. */
+  /** Transferred, not copied: the giver must not use it afterwards. Memory from `ctx.sharedBytes` is shared: see there. */
   readonly bytes: Uint8Array
 }
 
@@ -65,6 +67,13 @@ export interface ServiceContext {
   readonly services: ServiceClient
   /** Time `quiesce` may take, milliseconds. */
   readonly quiesceTimeoutMs: number
+  /**
+   * Memory for large state, up to 64 MiB, that the next version gets without its being moved, copied or waited for: `snapshot` gives it
+   * (whole or a part). From then on no version may write to it before it is asked for a snapshot itself; what changes meanwhile is
+   * kept beside it. That is checked: a version that wrote to it, or found it damaged, is reverted with SNAPSHOT_CORRUPT. In the process tier it
+   * is ordinary memory. @throws LIMIT_REACHED
+   */
+  sharedBytes(sizeBytes: number): Uint8Array
   /** Wall time, Unix milliseconds. */
   nowMs(): number
   /** Structured log: a constant message, facts in fields. Rate-limited by the agent. */

@@ -58,6 +58,7 @@ export async function runService(module: ServiceModule, options: RunOptions): Pr
       capabilities: Object.fromEntries(lent) as Capabilities,
       services: fakeServices({ caller: manifest, served: options.services ?? [] }),
       quiesceTimeoutMs: options.quiesceTimeoutMs ?? 10_000,
+      sharedBytes: (sizeBytes: number) => new Uint8Array(sizeBytes),
       nowMs,
       log: (level: string, message: string, fields: Record<string, unknown> = {}) => void logs.push({ level, message, fields }),
     }

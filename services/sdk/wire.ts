@@ -34,6 +34,12 @@ export const WIRE_LIMITS = {
   logsDroppedMs: 1_000,
 } as const
 
+/** State on its way. */
+export interface SealedSnapshot extends Snapshot {
+  /** CRC-32 (zlib's) of the bytes. Left out for shared memory: both sides are asked for it (`checksum`) when no call waits. */
+  readonly checksum?: number
+}
+
 export interface WireError {
   readonly code: ErrorCode
   readonly message: string
@@ -43,12 +49,14 @@ export interface WireError {
 export type Control =
   /** Evaluate the payload, create the service, compare its methods with the manifest, check the configuration. */
   | { readonly action: 'load'; readonly config: unknown }
-  | { readonly action: 'start'; readonly inherited?: Snapshot }
-  | { readonly action: 'selfTest' }
+  /** Start, then the service's own test. */
+  | { readonly action: 'start'; readonly inherited?: SealedSnapshot }
   | { readonly action: 'health' }
   | { readonly action: 'quiesce' }
-  /** Answered with a Snapshot, its bytes transferred. */
-  | { readonly action: 'snapshot'; readonly schema: number }
+  /** Answered with a SealedSnapshot, its bytes transferred or shared. With `quiesce` first, in one go. */
+  | { readonly action: 'snapshot'; readonly schema: number; readonly quiesce?: boolean }
+  /** Answered with the checksum of the state that was given or taken last. */
+  | { readonly action: 'checksum' }
   /** End the service object; the worker stays. */
   | { readonly action: 'stop' }
 
@@ -262,12 +270,21 @@ export function readHealth(raw: unknown): Health {
 }
 
 /** @throws Error */
-export function readSnapshot(raw: unknown, schema: number): Snapshot {
-  const snapshot = (raw ?? {}) as { schema?: unknown; bytes?: unknown }
+export function readSnapshot(raw: unknown, schema: number): SealedSnapshot {
+  const snapshot = (raw ?? {}) as { schema?: unknown; bytes?: unknown; checksum?: unknown }
   need(snapshot.schema === schema && snapshot.bytes instanceof Uint8Array, `snapshot in schema ${schema}`)
   const bytes = snapshot.bytes as Uint8Array
   need(bytes.byteLength <= WIRE_LIMITS.snapshotBytesMax, `snapshot of at most ${WIRE_LIMITS.snapshotBytesMax} bytes`)
-  return { schema, bytes }
+  const { checksum } = snapshot
+  if (bytes.buffer instanceof SharedArrayBuffer) return { schema, bytes }
+  need(isNumber(checksum) && checksum <= 0xffffffff, 'snapshot checksum')
+  return { schema, bytes, checksum: checksum as number }
+}
+
+/** @throws Error */
+export function readChecksum(raw: unknown): number {
+  need(isNumber(raw) && raw <= 0xffffffff, 'checksum')
+  return raw as number
 }
 
 function need(holds: boolean, what: string): void {

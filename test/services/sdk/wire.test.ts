@@ -69,7 +69,7 @@ t.test('health and snapshots are read back clean, or refused', async (t) => {
   t.same(readHealth({ status: 'degraded', reason: 'r', evidence: { up: 1 }, extra: 1 }), { status: 'degraded', reason: 'r', evidence: { up: 1 } })
   for (const bad of [null, {}, { status: 'fine', evidence: {} }, { status: 'healthy' }, { status: 'healthy', evidence: { up: '1' } }])
     t.throws(() => readHealth(bad))
-  const snapshot = { schema: 2, bytes: new Uint8Array(3) }
+  const snapshot = { schema: 2, bytes: new Uint8Array(3), checksum: 0xff41d912 }
   t.same(readSnapshot(snapshot, 2), snapshot)
   for (const bad of [null, { schema: 1, bytes: new Uint8Array() }, { schema: 2, bytes: 'text' }]) t.throws(() => readSnapshot(bad, 2))
 })
