@@ -2,7 +2,7 @@
 import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
 import type { Capability } from '../../core/manifest.ts'
 import type { Clock } from '../../core/clock.ts'
-import { serviceRetryMsMax, serviceRetryMsMin } from '../limits.ts'
+import { confirmTimeoutMsDefault, reasonCharsMax, serviceRetryMsMax, serviceRetryMsMin } from '../limits.ts'
 import type { Supervisor, VerifiedBundle } from '../supervisor/types.ts'
 import { admit, admitFloor } from '../trust/admit.ts'
 import type { FloorStore } from '../trust/floors.ts'
@@ -61,6 +61,7 @@ export class ServiceChanges {
     options.engine.handle('upgrade', this.#versionHandler())
     options.engine.handle('remove', this.#removalHandler())
     options.supervisor.onProvisionalFailure = (service, reason) => this.#failed(service, reason)
+    options.supervisor.onSpent = (service, reason) => void this.#fallBack(service, reason)
   }
 
   /**
@@ -94,7 +95,8 @@ export class ServiceChanges {
     this.#uploads.set(token, { file, bundle, config: order.config ?? active?.config ?? {} })
     try {
       const { bakeMs, confirmTimeoutMs, reason, author } = order
-      return await engine.propose({ kind, service, from: present ?? '', to: version, author, reason, plan: { token }, bakeMs, confirmTimeoutMs })
+      const plan = { token, manifests: { from: running?.manifestSha256 ?? '', to: bundle.manifestSha256 } }
+      return await engine.propose({ kind, service, from: present ?? '', to: version, author, reason, plan, bakeMs, confirmTimeoutMs })
     } finally {
       this.#uploads.delete(token)
     }
@@ -103,9 +105,11 @@ export class ServiceChanges {
   /** @throws SERVICE_NOT_FOUND, SWAP_IN_PROGRESS */
   async remove(service: string, by: { author: string; reason: string }): Promise<ChangeRecord> {
     const { engine, bundles, supervisor } = this.#options
-    const version = supervisor.get(service)?.version ?? (await bundles.active(service))?.version
+    const running = supervisor.get(service)
+    const version = running?.version ?? (await bundles.active(service))?.version
     if (version === undefined) throw new OffboxError('SERVICE_NOT_FOUND', `${service} is not installed on this device`)
-    return await engine.propose({ kind: 'remove', service, from: version, to: '', ...by, plan: {}, bakeMs: 0, confirmTimeoutMs: 0, permanent: true })
+    const plan = { manifests: { from: running?.manifestSha256 ?? '', to: '' } }
+    return await engine.propose({ kind: 'remove', service, from: version, to: '', ...by, plan, bakeMs: 0, confirmTimeoutMs: 0, permanent: true })
   }
 
   /** After `engine.recover`: starts every active version, all at once. Resolves when each runs or has failed once. */
@@ -167,6 +171,7 @@ export class ServiceChanges {
 
   #versionHandler(): ChangeHandler {
     const { bundles, supervisor, log } = this.#options
+    const fallenBack = (record: ChangeRecord) => (record.plan as { lastGood?: boolean }).lastGood === true
     const upload = (record: ChangeRecord): Upload => {
       const found = this.#uploads.get((record.plan as { token: string }).token)
       if (!found) throw new Error(`the upload of change ${record.id} is gone`)
@@ -175,17 +180,21 @@ export class ServiceChanges {
     return {
       stage: async (record, track) => {
         track.mark('store')
+        if (fallenBack(record)) {
+          const { version, config } = await this.#lastGood(record)
+          return await bundles.stage(record.service, null, { version, config, changeId: record.id })
+        }
         const { file, config } = upload(record)
         await bundles.stage(record.service, file, { version: record.to, config, changeId: record.id })
       },
       apply: async (record, track) => {
-        const { bundle, config } = upload(record)
+        const { bundle, config } = fallenBack(record) ? await this.#lastGood(record) : upload(record)
         this.#retries.get(record.service)?.()
         return supervisor.get(record.service) ? await supervisor.swap(bundle, config, track) : await supervisor.install(bundle, config, track)
       },
       commit: async (record, track) => {
         track.mark('activate')
-        await bundles.commit(record.service, record.id).catch((error) => {
+        await bundles.commit(record.service, record.id, { fallenBack: fallenBack(record) }).catch((error) => {
           // Trying again cannot bring it back: the version before stays the one to start, and the controller sees which runs.
           if (codeOf(error) !== 'STORE_CORRUPT') throw error
           log.error({ service: record.service, change: record.id, err: error }, 'a confirmed version is lost')
@@ -237,6 +246,31 @@ export class ServiceChanges {
       // Confirmed in the same moment: then the version stays, and the supervisor's restart policy has it.
       log.error({ service, change: change.id, code: codeOf(error), error: messageOf(error) }, 'a failing version could not be reverted')
     })
+  }
+
+  /** @throws BUNDLE_NOT_FOUND, and what loading and admitting a stored bundle throws */
+  async #lastGood({ service, to }: Pick<ChangeRecord, 'service' | 'to'>): Promise<{ bundle: VerifiedBundle; version: string; config: unknown }> {
+    const { bundles, floors } = this.#options
+    const lastGood = await bundles.lastGood(service)
+    if (lastGood?.version !== to) throw new OffboxError('BUNDLE_NOT_FOUND', `${service} ${to} is no longer kept as the last good version`)
+    const bundle = await bundles.load(service, to)
+    admitFloor(bundle.manifest, floors.of(service))
+    return { bundle, version: to, config: lastGood.config }
+  }
+
+  /** A confirmed version has crashed too often: the one before is tried, once, before the service stays down. */
+  async #fallBack(service: string, reason: string): Promise<void> {
+    const { bundles, engine, log } = this.#options
+    try {
+      const [active, lastGood] = [await bundles.active(service), await bundles.lastGood(service)]
+      if (!active || !lastGood || this.#closed) return
+      const why = `${active.version} crashed too often (${reason}): back to the last good version`.slice(0, reasonCharsMax)
+      const change = { kind: 'upgrade', service, from: active.version, to: lastGood.version, author: 'agent', reason: why, plan: { lastGood: true } } as const
+      await engine.propose({ ...change, bakeMs: 0, confirmTimeoutMs: confirmTimeoutMsDefault, permanent: true })
+      log.info({ service, from: active.version, to: lastGood.version }, 'the last good version serves again')
+    } catch (error) {
+      log.error({ service, code: codeOf(error), error: messageOf(error) }, 'the service stays down: its last good version could not be brought back')
+    }
   }
 
   #lastOf(service: string, version: string): ChangeRecord | undefined {

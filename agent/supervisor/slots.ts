@@ -22,6 +22,8 @@ export interface SlotsOptions {
   readonly make: (bundle: VerifiedBundle, config: unknown) => Instance
   readonly watch: (transition?: Transition) => void
   readonly provisionalFailure: (reason: string) => void
+  /** The version that serves, confirmed, has crashed too often. */
+  readonly spent: (reason: string) => void
   readonly methodsChanged: () => void
 }
 
@@ -79,7 +81,6 @@ export class Slots {
       starts: current.starts,
       history: [...this.#history],
       previousManifest: this.previous?.bundle.manifest,
-      uncommitted: this.uncommitted,
       use: current.account.use(),
     }
   }
@@ -184,7 +185,10 @@ export class Slots {
     this.#options.watch(transition)
     if (instance !== this.current || this.#holding) return
     if (transition.to === 'ready') this.#release()
-    if (transition.to === 'failed' && !this.provisional) for (const call of this.#queue.takeAll()) call.fail('SERVICE_DOWN', 'the service crashed too often')
+    if (transition.to === 'failed' && !this.provisional) {
+      for (const call of this.#queue.takeAll()) call.fail('SERVICE_DOWN', 'the service crashed too often')
+      if (this.state === 'idle' && !this.#closed) this.#options.spent(transition.reason)
+    }
     if ((transition.to === 'failed' || transition.to === 'backoff') && this.#servedBefore(transition)) this.#tellFailure(transition.reason)
   }
 

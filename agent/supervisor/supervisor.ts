@@ -37,6 +37,7 @@ type Listener = Parameters<Supervisor['watch']>[0]
 
 class ServiceSupervisor implements Supervisor {
   onProvisionalFailure: Supervisor['onProvisionalFailure'] = () => {}
+  onSpent: Supervisor['onSpent'] = () => {}
   readonly #host: SupervisorHost
   readonly #options: SupervisorOptions
   readonly #clock: Clock
@@ -208,6 +209,7 @@ class ServiceSupervisor implements Supervisor {
           if (transition?.to === 'ready') this.#channels.back(providedBy(slots.current.bundle.manifest).keys())
         },
         provisionalFailure: (reason) => this.onProvisionalFailure(service, reason),
+        spent: (reason) => this.onSpent(service, reason),
         methodsChanged: () => this.#methodsChanged(),
       },
       bundle,

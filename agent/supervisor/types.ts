@@ -41,8 +41,6 @@ export interface RunningService {
   readonly circuits: readonly CircuitStatus[]
   /** Of `previousVersion`. */
   readonly previousManifest: Manifest | undefined
-  /** An install that is not committed: a revert leaves nothing of it. */
-  readonly uncommitted: boolean
   /** Of the version that serves. */
   readonly use: ServiceUse
 }
@@ -131,6 +129,8 @@ export interface Supervisor {
    * stops answering its heartbeat. The change engine reverts.
    */
   onProvisionalFailure: (service: string, reason: string) => void
+  /** Called when a version that is not provisional has crashed too often and stays down. */
+  onSpent: (service: string, reason: string) => void
   /** Begins a client call. @throws METHOD_NOT_FOUND, SERVICE_DOWN, LIMIT_REACHED */
   call(client: ClientCall): CallHandle
   /** Methods served at present, for the router's registration. */

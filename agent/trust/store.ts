@@ -1,6 +1,7 @@
 /**
- * Services on disk: stateDir/bundles/NAME/ holds VERSION.offbox files, `active` (the version to run, and its configuration)
- * and, during a change, `candidate-CHANGE` (what `active` becomes when the change is confirmed). Every load verifies the
+ * Services on disk: stateDir/bundles/NAME/ holds VERSION.offbox files, `active` (the version to run, and its configuration),
+ * `last-good` (the one that was active before, for when the active one crashes too often) and, during a change, `candidate-CHANGE`
+ * (what `active` becomes when the change is confirmed). Every load verifies the
  * signature anew: what was trusted when stored may not be trusted now.
  */
 import { join } from 'node:path'
@@ -18,6 +19,7 @@ export interface Active {
   readonly changeId: string
 }
 
+const LAST_GOOD = 'last-good'
 const CANDIDATE_PREFIX = 'candidate-'
 const BUNDLE_SUFFIX = '.offbox'
 
@@ -42,6 +44,11 @@ export class BundleStore {
     return (await this.#files.readJson(this.#at(service, 'active'))) as Active | null
   }
 
+  /** What was active before; null when nothing was, or when it was fallen back to. @throws STORE_CORRUPT */
+  async lastGood(service: string): Promise<Active | null> {
+    return (await this.#files.readJson(this.#at(service, LAST_GOOD))) as Active | null
+  }
+
   /** What a change under way would make active. @throws STORE_CORRUPT */
   async candidate(service: string, changeId: string): Promise<Active | null> {
     return (await this.#files.readJson(this.#at(service, CANDIDATE_PREFIX + changeId))) as Active | null
@@ -54,22 +61,29 @@ export class BundleStore {
     return verifyBundle(file, this.#trusted)
   }
 
-  /** Stores a candidate: its bundle, then the note that names it. Durable. @throws STORE_FULL (nothing but the bundle may be left) */
-  async stage(service: string, bundle: Uint8Array, candidate: Active): Promise<void> {
-    await this.#files.write(this.#at(service, candidate.version + BUNDLE_SUFFIX), bundle)
+  /**
+   * Stores a candidate: its bundle (null: it is there already), then the note that names it. Durable.
+   * @throws STORE_FULL (nothing but the bundle may be left)
+   */
+  async stage(service: string, bundle: Uint8Array | null, candidate: Active): Promise<void> {
+    if (bundle) await this.#files.write(this.#at(service, candidate.version + BUNDLE_SUFFIX), bundle)
     await this.#files.writeJson(this.#at(service, CANDIDATE_PREFIX + candidate.changeId), candidate)
   }
 
   /**
-   * Makes a candidate the active version, in one durable step. Safe to repeat.
+   * Makes a candidate the active version, in one durable step; what was active becomes the last good one, or nothing does
+   * (`fallenBack`: what was active has failed). Safe to repeat.
    * @throws STORE_CORRUPT neither the candidate nor its having become active can be found; what was active stays so
    */
-  async commit(service: string, changeId: string): Promise<void> {
+  async commit(service: string, changeId: string, { fallenBack = false } = {}): Promise<void> {
     const path = this.#at(service, CANDIDATE_PREFIX + changeId)
     const candidate = await this.candidate(service, changeId)
     if (candidate) {
+      const before = await this.active(service).catch(() => null)
+      if (before && before.changeId !== changeId && !fallenBack) await this.#files.writeJson(this.#at(service, LAST_GOOD), before)
       await this.#files.writeJson(this.#at(service, 'active'), candidate)
       await this.#files.remove(path)
+      if (fallenBack) await this.#files.remove(this.#at(service, LAST_GOOD))
     } else if ((await this.active(service))?.changeId !== changeId) {
       throw new OffboxError('STORE_CORRUPT', `the candidate of change ${changeId} is gone`)
     }
@@ -87,12 +101,15 @@ export class BundleStore {
     }
   }
 
-  /** Removes bundles that neither the active version nor a candidate needs. Not during a change of this service. */
+  /** Removes bundles that neither the active version nor the last good one nor a candidate needs. Not during a change of this service. */
   async collect(service: string): Promise<void> {
     const names = await this.#files.list(this.#at(service))
     const needed = new Set<string>()
     const active = await this.active(service)
     if (active) needed.add(active.version + BUNDLE_SUFFIX)
+    // Without an active version there is nothing to fall back from. A note that rotted is of no use to anybody.
+    const lastGood = active && (await this.lastGood(service).catch(() => null))
+    if (lastGood) needed.add(lastGood.version + BUNDLE_SUFFIX)
     for (const name of names.filter((name) => name.startsWith(CANDIDATE_PREFIX))) {
       const candidate = (await this.#files.readJson(this.#at(service, name))) as Active | null
       if (candidate) needed.add(candidate.version + BUNDLE_SUFFIX)

@@ -13,6 +13,7 @@ type Listener = Parameters<Supervisor['watch']>[0]
 
 export class FakeSupervisor implements Supervisor {
   onProvisionalFailure: (service: string, reason: string) => void = () => {}
+  onSpent: (service: string, reason: string) => void = () => {}
   /** Set to make the next start fail, or wait. */
   onStart: (bundle: VerifiedBundle) => Promise<void> = async () => {}
   readonly #services = new Map<string, Slots>()
@@ -88,7 +89,6 @@ export class FakeSupervisor implements Supervisor {
       history: [],
       circuits: [],
       previousManifest: slots.warm?.bundle.manifest,
-      uncommitted: slots.provisional && !slots.warm,
       use: new Account(manifest).use(),
     }
   }

@@ -71,8 +71,10 @@ async function check(t: Pick<typeof import('tap').t, 'ok' | 'equal' | 'same'>, d
   t.ok(running.length <= 1 && allowed.includes(running[0]), `${what}: ${running.join()} runs, of ${allowed.join(' or ')}`)
   t.equal(active?.version, running[0], `${what}: what runs is what is active`)
   const left = device.disk.paths().filter((path) => path.startsWith('/state/bundles/'))
-  const wanted = running[0] ? [`/state/bundles/counter/${running[0]}.offbox`, '/state/bundles/counter/active'] : []
-  t.same(left, wanted, `${what}: nothing else is left`)
+  const lastGood = await device.bundles.lastGood('counter')
+  const bundles = new Set([running[0], lastGood?.version].flatMap((version) => (version ? [`${version}.offbox`] : [])))
+  const wanted = [...bundles, 'active', ...(lastGood ? ['last-good'] : [])].map((name) => `/state/bundles/counter/${name}`)
+  t.same(left.toSorted(), running[0] ? wanted.toSorted() : [], `${what}: nothing else is left`)
   t.same(
     device.engine.all().filter((record) => !record.settled),
     [],

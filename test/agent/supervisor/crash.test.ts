@@ -30,6 +30,8 @@ t.test('a crash ends the calls under way, holds those that come, and starts agai
 t.test('a service that crashes too often stays down, and its sibling is untouched', async (t) => {
   const { supervisor } = await harness({ backoffFirstMs: 1, restartsBurst: 3 })
   t.teardown(() => supervisor.close())
+  const spent: string[] = []
+  supervisor.onSpent = (service, reason) => spent.push(`${service}: ${reason}`)
   await supervisor.install(await counterBundle('1.0.0'), {})
   await supervisor.commit('counter')
   const methods = [{ path: '/test.Counter/Next', kind: 'unary' as const }]
@@ -45,6 +47,7 @@ t.test('a service that crashes too often stays down, and its sibling is untouche
     })
   }
   t.equal(supervisor.get('counter')?.state, 'failed')
+  t.match(spent, [/^counter: .*crashed on purpose/], 'told once')
   t.match(await ask(supervisor, 'Next'), { error: 'SERVICE_DOWN' })
   t.match(supervisor.get('sibling'), { state: 'ready', starts: 1 })
   // And a new version may still replace it.

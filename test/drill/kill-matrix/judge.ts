@@ -45,8 +45,10 @@ export async function judge({ lab }: DrillLab, device: Device, allowed: readonly
   const files = new AtomicFiles()
   const bundles = join(device.stateDir, 'bundles', SERVICE)
   const stored = await namesIn(bundles)
-  const whole = active === undefined ? [] : [`${active}.offbox`, 'active']
-  if (stored.filter((name) => name.endsWith('.offbox')).length > 1) twoActive.push(`stored: ${stored.join(' ')}`)
+  const lastGood = (await files.readJson(join(bundles, 'last-good')).catch(() => null)) as { version: string } | null
+  const kept = lastGood ? [...new Set([`${active}.offbox`, `${lastGood.version}.offbox`]), 'last-good'] : [`${active}.offbox`]
+  const whole = active === undefined ? [] : [...kept, 'active'].toSorted()
+  if (stored.filter((name) => name.endsWith('.offbox')).length > (lastGood ? 2 : 1)) twoActive.push(`stored: ${stored.join(' ')}`)
   else if (stored.toSorted().join(' ') !== whole.join(' ')) corrupt.push(`stored: ${stored.join(' ')}, while ${active ?? 'nothing'} runs`)
   for (const name of stored) await files.read(join(bundles, name)).catch((error) => corrupt.push(messageOf(error)))
   const note = (await files.readJson(join(bundles, 'active')).catch(() => null)) as { version: string } | null
