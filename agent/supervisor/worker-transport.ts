@@ -2,10 +2,12 @@
 import { MessageChannel, Worker } from 'node:worker_threads'
 import { messageOf } from '../../core/errors.ts'
 import type { WorkerStart } from '../../services/sdk/wire.ts'
+import { HostScript } from './host-script.ts'
 import type { StartTransport, Usage } from './transport.ts'
 
 /** @param hostText the script that every worker runs (services/sdk/run.ts, built) */
 export function workerTransport(hostText: string): StartTransport {
+  const script = new HostScript(hostText)
   return ({ bundle, limits }, on) => {
     const { port1: port, port2 } = new MessageChannel()
     const workerData: WorkerStart = {
@@ -14,7 +16,7 @@ export function workerTransport(hostText: string): StartTransport {
       manifest: bundle.manifest,
       quiesceTimeoutMs: limits.quiesceTimeoutMs,
     }
-    const worker = new Worker(hostText, {
+    const worker = new Worker(script.boot, {
       eval: true,
       name: bundle.manifest.name,
       execArgv: ['--permission'],
@@ -24,9 +26,10 @@ export function workerTransport(hostText: string): StartTransport {
       stdout: true,
       stderr: true,
       resourceLimits: { maxOldGenerationSizeMb: bundle.manifest.heapMbMax, maxYoungGenerationSizeMb: limits.youngGenerationMbMax },
-      workerData,
+      workerData: { ...workerData, host: script.data },
       transferList: [port2],
     })
+    script.learnFrom(worker)
     port.on('message', (batch) => on.batch(batch))
     for (const name of ['stdout', 'stderr'] as const) worker[name].on('data', (chunk) => on.printed(name, String(chunk)))
     worker.on('error', (error) => on.error(reasonOf(error, bundle.manifest.heapMbMax)))

@@ -18,3 +18,12 @@ function plain(error: unknown): Error {
   if (typeof name === 'string' && copy.name !== name) copy.name = name
   return typeof code === 'string' ? Object.assign(copy, { code }) : copy
 }
+
+/** One line of whatever was thrown; not even its own code can make this throw. */
+export function textOfThrown(error: unknown): string {
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  } catch {
+    return 'something that has no text'
+  }
+}

@@ -4,7 +4,7 @@ import { OffboxError } from '../../core/errors.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import { Channels } from './channels.ts'
 import { checksumOf, seal, sharedBytes, unseal } from './hand-over.ts'
-import { ServedCalls, type Send } from './served-calls.ts'
+import { Incoming, ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule } from './service.ts'
 import { LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type SealedSnapshot, type ToWorker } from './wire.ts'
 
@@ -19,7 +19,7 @@ export interface HostOptions {
 }
 
 /** What a service gets to see instances of; the sandbox freezes them. */
-export const HOST_CLASSES: readonly unknown[] = [OffboxError]
+export const HOST_CLASSES: readonly unknown[] = [OffboxError, Incoming, SharedArrayBuffer]
 
 // Taken when the module is loaded: a service cannot replace it later.
 const setTimeoutOfHost = setTimeout
