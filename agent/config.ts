@@ -4,7 +4,9 @@ import { isAbsolute, resolve } from 'node:path'
 import { messageOf, OffboxError } from '../core/errors.ts'
 import { parseCommandLine } from './boot/command-line.ts'
 import { bringUp } from './boot/network.ts'
+import { type Tier, TIERS } from '../core/manifest.ts'
 import { LEVELS, type Level } from './log.ts'
+import { TIER_POLICIES, type TierPolicy } from './supervisor/tiers.ts'
 import { AGENT_VERSION } from './version.ts'
 
 export interface AgentConfig {
@@ -24,6 +26,9 @@ export interface AgentConfig {
   readonly agentVersion: string
   /** Empty for a local agent. */
   readonly imageSha256: string
+  /** Where services run here: supervisor/tiers.ts. */
+  readonly processTier: TierPolicy['processTier']
+  readonly tierMin: Tier
 }
 
 /** @throws CONFIG_INVALID, SETUP_MISSING, DRIVER_FAILED */
@@ -48,7 +53,10 @@ export function parseConfig(text: string): AgentConfig {
   } catch (error) {
     throw refuse(`it is not JSON: ${messageOf(error)}`, error)
   }
-  const known = ['boot', 'serial', 'mac', 'address', 'port', 'stateDir', 'runDir', 'controller', 'anchorsFile', 'birdCommand', 'ipCommand', 'logLevel']
+  const known = [
+    ...['boot', 'serial', 'mac', 'address', 'port', 'stateDir', 'runDir', 'controller', 'anchorsFile', 'birdCommand', 'ipCommand', 'logLevel'],
+    ...['processTier', 'tierMin'],
+  ]
   const unknown = Object.keys(raw).find((key) => !known.includes(key))
   if (unknown !== undefined) throw refuse(`unknown field "${unknown}"`)
   const string = (name: string, fallback?: string): string => {
@@ -67,8 +75,11 @@ export function parseConfig(text: string): AgentConfig {
   if (raw['boot'] !== 'local') throw refuse('"boot" must be "local"')
   const controller = raw['controller'] as { address?: unknown; port?: unknown } | undefined
   if (typeof controller?.address !== 'string') throw refuse('"controller" must be {"address": "...", "port": n}')
-  const logLevel = string('logLevel', 'info') as Level
-  if (!LEVELS.includes(logLevel)) throw refuse(`"logLevel" must be one of ${LEVELS.join(', ')}`)
+  const oneOf = <T extends string>(name: string, values: readonly T[], fallback: T): T => {
+    const value = string(name, fallback) as T
+    if (!values.includes(value)) throw refuse(`"${name}" must be one of ${values.join(', ')}`)
+    return value
+  }
   return {
     boot: 'local',
     serial: string('serial'),
@@ -81,9 +92,11 @@ export function parseConfig(text: string): AgentConfig {
     anchorsFile: path('anchorsFile'),
     birdCommand: string('birdCommand', '/usr/sbin/bird'),
     ipCommand: string('ipCommand', '/sbin/ip'),
-    logLevel,
+    logLevel: oneOf<Level>('logLevel', LEVELS, 'info'),
     agentVersion: AGENT_VERSION,
     imageSha256: '',
+    processTier: oneOf('processTier', TIER_POLICIES, 'best-effort'),
+    tierMin: oneOf('tierMin', TIERS, 'worker'),
   }
 }
 
@@ -109,6 +122,9 @@ async function imageConfig(): Promise<AgentConfig> {
     logLevel: 'info',
     agentVersion: AGENT_VERSION,
     imageSha256: await imageDigest('/etc/offbox/image.json'),
+    // The image has all that it takes; a kernel that cannot is not to be trusted with such a service.
+    processTier: 'required',
+    tierMin: 'worker',
   }
 }
 

@@ -1,4 +1,5 @@
 /** The composition root: reads the configuration, builds the parts, wires them, and takes them down again. No decisions. */
+import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseAnchors } from '../core/anchors.ts'
@@ -21,6 +22,7 @@ import { Membership } from './boot/membership.ts'
 import { readStartFacts, uptimeMsOf } from './boot/start-facts.ts'
 import { Engine } from './change/engine.ts'
 import { Journal } from './change/journal.ts'
+import { Receipts } from './change/receipts.ts'
 import { ServiceChanges } from './change/service-changes.ts'
 import { type AgentConfig, readConfig } from './config.ts'
 import { createDrivers } from './drivers/drivers.ts'
@@ -56,10 +58,15 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const audit = new Audit({ path: join(stateDir, 'audit.log'), clock, log, show: (record, json) => showAudit(agentLog, record, json, clock.nowMs()) })
   undo.push(async () => await audit.close())
   const journal = new Journal(files, join(stateDir, 'changes'), (fields, message) => log.error(fields, message))
+  const receipts: Receipts = new Receipts({
+    ...{ files, clock, log, directory: join(stateDir, 'receipts'), bootId: facts.bootId },
+    sign: (bytes) => drivers.sign(bytes),
+  })
   const engine = new Engine({
     journal,
     clock,
     log,
+    receipt: async (record) => await receipts.give(record),
     audit: async ({ id, kind, service, from, to, author, reason }) =>
       await audit.intent({ principal: author, method: `change/${kind}`, decision: 'intent', change: id, service, from, to, reason }),
   })
@@ -82,7 +89,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
       log: (service, level, message, fields) => log[level]({ ...fields, origin: 'service', service }, message),
       methodsChanged: () => routes?.update(),
     },
-    { clock },
+    { clock, tiers: { processTier: config.processTier, tierMin: config.tierMin, key: keyOf(stateDir) } },
   )
   undo.push(async () => await supervisor.close())
   const services = new ServiceChanges({
@@ -99,6 +106,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   })
   undo.push(() => services.close())
   await drivers.start()
+  await receipts.load()
   await engine.recover()
 
   // A service that is slow to start must not keep the device from being reached.
@@ -119,7 +127,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const metrics = new Metrics()
   const numbers = { services: () => supervisor.list(), agent: () => processNumbers(facts.agentStarts) }
   metrics.add(...agentFamilies(numbers), ...serviceFamilies(numbers))
-  serveLifecycle(serve, { engine, services, supervisor, floors, clock })
+  serveLifecycle(serve, { engine, services, supervisor, floors, receipts, clock })
   serveDevice(serve, {
     facts: { ...facts, serial, mac, address, boot, agentVersion, imageSha256 },
     identity: () => serving ?? identity,
@@ -147,6 +155,11 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
 }
 
 const EXIT_FAILED = 1
+
+/** One agent at a time has a state directory. */
+function keyOf(stateDir: string): string {
+  return createHash('sha256').update(stateDir).digest('hex').slice(0, 12)
+}
 
 /** In reverse order of start; one part that fails to end does not keep the others from it. */
 async function stop(undo: (() => unknown)[]): Promise<void> {

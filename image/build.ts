@@ -26,7 +26,7 @@ export interface BuildOptions {
   /** $OFFBOX_HOME, for its anchors.json. */
   readonly homeDir: string
   readonly outDir: string
-  /** Holds main.mjs and worker-host.js. */
+  /** Holds main.mjs and the hosts of services. */
   readonly agentDir: string
   /** For downloads, outside the work tree. */
   readonly cacheDir: string
@@ -99,7 +99,7 @@ async function packagedNodeVersion(): Promise<string> {
 }
 
 async function packageVersions(): Promise<Record<string, string>> {
-  const names = [...PROGRAMS.map((program) => program.package), 'libc6', 'gcc'].sort()
+  const names = [...new Set([...PROGRAMS.map((program) => program.package), 'libc6', 'gcc'])].sort()
   // biome-ignore lint/suspicious/noTemplateCurlyInString: a format of dpkg-query
   const versions = await Promise.all(names.map((name) => run('dpkg-query', ['-W', '-f', '${Version}', name])))
   return Object.fromEntries(names.map((name, index) => [name, versions[index] ?? '']))

@@ -14,7 +14,7 @@ import { AGENT_COMMAND, AGENT_FILES, COMPILE_FLAGS, DEVICE_NODES, KERNEL_MODULES
 const SOURCE_DIR = import.meta.dirname
 
 export interface Sources {
-  /** Holds main.mjs and worker-host.js. */
+  /** Holds main.mjs and the hosts of services. */
   readonly agentDir: string
   readonly anchorsFile: string
   readonly cacheDir: string

@@ -122,6 +122,7 @@ int main(void) {
   take_console();
   attach("proc", "/proc", MOUNT_SAFE, "");
   attach("sysfs", "/sys", MOUNT_SAFE, "");
+  attach("cgroup2", "/sys/fs/cgroup", MOUNT_SAFE, "favordynmods");
   attach("tmpfs", "/run", MOUNT_SAFE, "mode=0755,size=32m");
   attach("tmpfs", "/tmp", MOUNT_SAFE, "mode=1777,size=32m");
   attach("tmpfs", "/state", MOUNT_SAFE, "mode=0700,size=128m");

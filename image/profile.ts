@@ -10,10 +10,14 @@ export const KERNEL_MODULES = ['virtio_pci', 'virtio_net'] as const
 export const PROGRAMS = [
   { name: 'ip', from: ['/sbin/ip', '/usr/sbin/ip', '/bin/ip'], to: '/sbin/ip', package: 'iproute2' },
   { name: 'bird', from: ['/usr/sbin/bird'], to: '/usr/sbin/bird', package: 'bird2' },
+  // What confines a service of the process tier (agent/supervisor/confinement.ts).
+  { name: 'prlimit', from: ['/usr/bin/prlimit'], to: '/bin/prlimit', package: 'util-linux' },
+  { name: 'setpriv', from: ['/usr/bin/setpriv'], to: '/bin/setpriv', package: 'util-linux' },
+  { name: 'unshare', from: ['/usr/bin/unshare'], to: '/bin/unshare', package: 'util-linux' },
 ] as const
 
 /** Files of the agent's build (dist/agent) that the image carries into /app. */
-export const AGENT_FILES = ['main.mjs', 'worker-host.js'] as const
+export const AGENT_FILES = ['main.mjs', 'worker-host.js', 'process-host.js'] as const
 
 /** What /init runs, one argument a line in /etc/offbox/agent. */
 export const AGENT_COMMAND = [
@@ -49,6 +53,7 @@ export const BUILD_NEEDS = [
   { file: '/usr/sbin/bird', package: 'bird2', why: 'the routing daemon of the image' },
   { file: '/usr/lib/x86_64-linux-gnu/libatomic.so.1', package: 'libatomic1', why: 'a library of Node 26' },
   { file: '/bin/ip', package: 'iproute2', why: 'brings up the network card' },
+  { file: '/usr/bin/setpriv', package: 'util-linux', why: 'confines services in processes of their own' },
   { file: '/usr/bin/dpkg', package: 'dpkg', why: 'unpacks the kernel' },
   { file: '/usr/bin/apt-get', package: 'apt', why: 'downloads the kernel' },
 ] as const

@@ -24,7 +24,7 @@ export type Layer = keyof typeof LAYERS
 
 /** What this machine lets us do. */
 export interface Means {
-  readonly tools: Readonly<Record<'setpriv' | 'unshare' | 'prlimit', string | undefined>>
+  readonly tools: Readonly<Record<'setpriv' | 'unshare' | 'prlimit' | 'env', string | undefined>>
   readonly layers: ReadonlySet<Layer>
   /** Why a layer is missing, as "no uid of its own: the agent is not root". */
   readonly missing: readonly string[]
@@ -51,7 +51,7 @@ const CAP_SYS_ADMIN = 21n
  * out what the kernel refuses all the same (as containers do); otherwise a refusal shows when a service starts.
  */
 export function surveyMeans(trying: boolean): Means {
-  const tools = { setpriv: findTool('setpriv'), unshare: findTool('unshare'), prlimit: findTool('prlimit') }
+  const tools = { setpriv: findTool('setpriv'), unshare: findTool('unshare'), prlimit: findTool('prlimit'), env: findTool('env') }
   const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0'}`)
   const has = (...capabilities: bigint[]) => capabilities.every((one) => (effective >> one) & 1n)
   const why: Record<Layer, string | undefined> = {
@@ -92,6 +92,8 @@ export function confinedCommand(means: Means, { uid, memoryMbMax }: Confined): s
   const bounding = means.canDropBounding && (layers.has('namespaces') || !means.userNamespace) ? ['--bounding-set=-all'] : []
   const dropped = layers.has('privileges') ? [...bounding, '--inh-caps=-all', '--ambient-caps=-all', '--no-new-privs', '--pdeathsig', 'KILL'] : []
   if (owner.length + dropped.length > 0) words.push(tools.setpriv as string, ...owner, ...dropped, '--')
+  // `spawn` gets an empty environment, but what wraps it may add NODE_OPTIONS, as test runners do. The image has no `env`, and no need.
+  if (tools.env) words.push(tools.env, '-i')
   return words
 }
 

@@ -23,7 +23,7 @@ export async function serviceProcessOf(pid: number, namespaces: boolean): Promis
 /** Looks at a process before any service code runs in it. @throws Error naming what does not hold */
 export async function checkConfined(pid: number, layers: ReadonlySet<Layer>, uid: number): Promise<void> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8')
-  const line = (name: string) => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1]?.trim() ?? ''
+  const line = (name: string) => new RegExp(`^${name}:[ \\t]*(.*)$`, 'm').exec(status)?.[1]?.trim() ?? ''
   const need = (holds: boolean, what: string) => {
     if (!holds) throw new Error(`it is not confined: ${what}`)
   }
@@ -31,7 +31,7 @@ export async function checkConfined(pid: number, layers: ReadonlySet<Layer>, uid
     line(name)
       .split(/\s+/)
       .every((id) => id === `${uid}`)
-  if (layers.has('uid')) need(ids('Uid') && ids('Gid') && ids('Groups'), 'its uid')
+  if (layers.has('uid')) need(ids('Uid') && ids('Gid') && line('Groups') === '', 'its uid')
   if (layers.has('privileges')) {
     need(line('NoNewPrivs') === '1', 'no new privileges')
     need(BigInt(`0x${line('CapEff')}`) === 0n && BigInt(`0x${line('CapPrm')}`) === 0n, 'capabilities')

@@ -47,15 +47,23 @@ t.test('two builds of the same input are equal to the bit', { skip }, async (t) 
   }
 })
 
-t.test('the image holds the agent, Node, BIRD, ip and their libraries, and no other program', { skip }, async (t) => {
+t.test('the image holds the agent, Node, BIRD, ip, what confines processes and their libraries, and no other program', { skip }, async (t) => {
   const entries = readCpio(zstdDecompressSync(await readFile(join(dir, 'first/initrd.img'))))
   const programs = entries.filter((entry) => entry.type === 'file' && (entry.mode & 0o111) !== 0 && !entry.path.includes('/lib'))
   t.same(
     programs.map((entry) => entry.path),
-    ['/bin/node', '/init', '/sbin/ip', '/usr/sbin/bird'],
+    ['/bin/node', '/bin/prlimit', '/bin/setpriv', '/bin/unshare', '/init', '/sbin/ip', '/usr/sbin/bird'],
   )
   const paths = entries.map((entry) => entry.path)
-  for (const path of ['/app/main.mjs', '/app/worker-host.js', '/etc/offbox/anchors.json', '/etc/offbox/image.json', '/dev/console', '/state']) {
+  for (const path of [
+    '/app/main.mjs',
+    '/app/worker-host.js',
+    '/app/process-host.js',
+    '/etc/offbox/anchors.json',
+    '/etc/offbox/image.json',
+    '/dev/console',
+    '/state',
+  ]) {
     t.ok(paths.includes(path), path)
   }
   t.notOk(paths.some((path) => /libgcrypt|libkrb5|libcrypto/.test(path)))
