@@ -18,6 +18,7 @@ export const OWN_METHODS: Readonly<Record<string, { readonly roles: readonly Cal
   '/offbox.v1.Lifecycle/List':    { roles: ALL, mutates: false },
   '/offbox.v1.Lifecycle/Get':     { roles: ALL, mutates: false },
   '/offbox.v1.Lifecycle/Watch':   { roles: ALL, mutates: false },
+  '/offbox.v1.Lifecycle/Receipts': { roles: ALL, mutates: false },
   '/offbox.v1.Lifecycle/Install': { roles: ALL, mutates: true  },
   '/offbox.v1.Lifecycle/Upgrade': { roles: ALL, mutates: true  },
   '/offbox.v1.Lifecycle/Confirm': { roles: ALL, mutates: true  },

@@ -3,8 +3,9 @@ import type { Clock } from '../../core/clock.ts'
 import { OffboxError } from '../../core/errors.ts'
 import { type BundleUpload, type ChangeInit, LifecycleMethods, type ServiceEventInit, type ServiceStatusInit } from '../../proto/gen/lifecycle.ts'
 import type { Engine } from '../change/engine.ts'
+import type { Receipts } from '../change/receipts.ts'
 import type { ServiceChanges } from '../change/service-changes.ts'
-import { reasonCharsMax, uploadsMax, watchersMax } from '../limits.ts'
+import { reasonCharsMax, receiptsPerAnswerMax, uploadsMax, watchersMax } from '../limits.ts'
 import { Backlog } from '../log.ts'
 import type { Supervisor } from '../supervisor/types.ts'
 import type { FloorStore } from '../trust/floors.ts'
@@ -17,11 +18,12 @@ export interface LifecycleParts {
   readonly services: ServiceChanges
   readonly supervisor: Supervisor
   readonly floors: FloorStore
+  readonly receipts: Pick<Receipts, 'list' | 'of'>
   readonly clock: Clock
 }
 
 export function serveLifecycle(serve: Serve, parts: LifecycleParts): void {
-  const { engine, services, supervisor, floors, clock } = parts
+  const { engine, services, supervisor, floors, receipts, clock } = parts
   let uploads = 0
   let watchers = 0
 
@@ -70,6 +72,10 @@ export function serveLifecycle(serve: Serve, parts: LifecycleParts): void {
     checkReason(reason)
     return changeMessage(await services.remove(service, { author: principal, reason }))
   })
+
+  serve.unary(LifecycleMethods.Receipts, async ({ service, changeId, before }) => ({
+    receipts: changeId === '' ? await receipts.list({ service, before, most: receiptsPerAnswerMax }) : [await receipts.of(changeId)],
+  }))
 
   serve.serverStream(LifecycleMethods.Watch, async function* ({ service: only }, { signal }) {
     if (watchers >= watchersMax) throw new OffboxError('LIMIT_REACHED', `${watchersMax} watchers are open`)

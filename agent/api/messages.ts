@@ -15,10 +15,27 @@ import type { RunningService, Transition } from '../supervisor/types.ts'
 const HEALTH = { healthy: 1, degraded: 2, unhealthy: 3 } as const
 
 export function changeMessage(record: ChangeRecord): ChangeInit {
-  const { id, kind, service, from, to, reason, error, author, proposedAtMs, provisionalAtMs, heldMs, heldCalls } = record
+  const { id, kind, service, from, to, reason, error, author, proposedAtMs, provisionalAtMs, heldMs, heldCalls, receipt } = record
   const confirmDeadlineMs = record.state === 'provisional' ? record.confirmDeadlineMs : 0
   const state = ChangeState[record.state.toUpperCase() as keyof typeof ChangeState]
-  return { id, kind, service, from, to, state, reason, error, author, proposedAtMs, provisionalAtMs, confirmDeadlineMs, heldMs, heldCalls }
+  return {
+    id,
+    kind,
+    service,
+    from,
+    to,
+    state,
+    reason,
+    error,
+    author,
+    proposedAtMs,
+    provisionalAtMs,
+    confirmDeadlineMs,
+    heldMs,
+    heldCalls,
+    steps: [...record.steps],
+    receipt,
+  }
 }
 
 export interface StatusFacts {

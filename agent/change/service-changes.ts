@@ -96,7 +96,8 @@ export class ServiceChanges {
     try {
       const { bakeMs, confirmTimeoutMs, reason, author } = order
       const plan = { token, manifests: { from: running?.manifestSha256 ?? '', to: bundle.manifestSha256 } }
-      return await engine.propose({ kind, service, from: present ?? '', to: version, author, reason, plan, bakeMs, confirmTimeoutMs })
+      const change = { kind, service, from: present ?? '', to: version, author, reason, plan, bakeMs, confirmTimeoutMs }
+      return await this.#installed.while({ coming: bundle.manifest }, async () => await engine.propose(change))
     } finally {
       this.#uploads.delete(token)
     }
@@ -109,7 +110,9 @@ export class ServiceChanges {
     const version = running?.version ?? (await bundles.active(service))?.version
     if (version === undefined) throw new OffboxError('SERVICE_NOT_FOUND', `${service} is not installed on this device`)
     const plan = { manifests: { from: running?.manifestSha256 ?? '', to: '' } }
-    return await engine.propose({ kind: 'remove', service, from: version, to: '', ...by, plan, bakeMs: 0, confirmTimeoutMs: 0, permanent: true })
+    admitRemoval(service, this.#installed.list())
+    const change = { kind: 'remove', service, from: version, to: '', ...by, plan, bakeMs: 0, confirmTimeoutMs: 0, permanent: true } as const
+    return await this.#installed.while({ leaving: service }, async () => await engine.propose(change))
   }
 
   /** After `engine.recover`: starts every active version, all at once. Resolves when each runs or has failed once. */
@@ -124,9 +127,14 @@ export class ServiceChanges {
       } catch (error) {
         log.error({ service, err: error }, 'what an interrupted change left could not be removed')
       }
-      await this.#startActive(service, serviceRetryMsMin)
-    })
-    await Promise.all(starts)
+      // What cannot be loaded is told when it is to start.
+      const found = await this.#load(service).catch(() => undefined)
+      if (found) loaded.set(service, found)
+    }
+    await Promise.all(services.map(load))
+    const manifests = [...loaded.values()].map(({ bundle }) => bundle.manifest)
+    await startInOrder(services, manifests, clock, async (service) => await this.#startActive(service, serviceRetryMsMin, loaded.get(service)))
+    for (const missing of unsatisfied(this.#installed.list())) log.error(missing, 'a range of a service does not hold here')
   }
 
   /** Stored versions that do not run, for the inventory. */

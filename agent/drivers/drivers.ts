@@ -41,6 +41,8 @@ export interface Drivers {
   call(service: string, capability: string, operation: string, input: unknown): Promise<unknown>
   /** Stores what enrolment returned and puts it into service. @throws CERTIFICATE_INVALID, STORE_FULL */
   adoptIdentity(identity: Identity): Promise<void>
+  /** Signs as this device; the key stays in the keystore. @throws STATE_REFUSED it has no identity yet */
+  sign(bytes: Uint8Array): { deviceId: string; signature: Uint8Array; chainPem: string }
   /** Removes what the drivers keep for a service that is removed. What it set in BIRD stays: traffic must not end with it. */
   forget(service: string): Promise<void>
   /** Ends every watch. BIRD keeps running for the next agent, unless `stopBird`. */
@@ -73,6 +75,7 @@ export function createDrivers(options: DriversOptions): Drivers {
       return await run(service, input)
     },
     adoptIdentity: async (identity) => await keystore.adopt(identity),
+    sign: (bytes) => keystore.sign(bytes),
     forget: async (service) => {
       await state.forget(service)
       await keystore.forget(service)

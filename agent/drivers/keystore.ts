@@ -3,7 +3,7 @@
  * identity is boot/identity.ts's file; one that waits for its confirm stands beside it in a file of its own, mode 0600, so that
  * the journal holds no secret.
  */
-import { randomUUID } from 'node:crypto'
+import { createPrivateKey, type KeyObject, randomUUID, sign } from 'node:crypto'
 import { join } from 'node:path'
 import type { Anchors } from '../../core/anchors.ts'
 import type { Clock } from '../../core/clock.ts'
@@ -48,6 +48,7 @@ export class KeystoreDriver {
   #request: { requestId: string; keyPem: string } | undefined
   #proposed = new Map<string, Identity>()
   #confirmed: Identity | undefined
+  #signing: { readonly keyPem: string; readonly key: KeyObject } | undefined
   #provisional: { changeId: string; identity: Identity } | undefined
 
   constructor(options: KeystoreOptions) {
@@ -87,6 +88,16 @@ export class KeystoreDriver {
       this.#confirmed = identity
       if (!this.#provisional) this.#options.front.rotate(identity)
     })
+  }
+
+  /**
+   * Signs with the key of the confirmed identity: ECDSA P-256 over SHA-256, IEEE P1363 (64 bytes).
+   * @throws STATE_REFUSED the device has not enrolled
+   */
+  sign(bytes: Uint8Array): { deviceId: string; signature: Uint8Array; chainPem: string } {
+    const { deviceId, keyPem, chainPem } = this.#identity()
+    if (this.#signing?.keyPem !== keyPem) this.#signing = { keyPem, key: createPrivateKey(keyPem) }
+    return { deviceId, signature: sign('sha256', bytes, { key: this.#signing.key, dsaEncoding: 'ieee-p1363' }), chainPem }
   }
 
   async #makeRequest(): Promise<{ requestId: string; csrPem: string }> {
