@@ -60,6 +60,8 @@ export function statusMessage(running: RunningService, facts: StatusFacts): Serv
     manifestSha256,
     floor: facts.floor ?? '',
     usage: usageMessage(running.use),
+    tier: running.tier,
+    confinement: [...running.confinement],
   }
 }
 

@@ -92,6 +92,11 @@ export class Instance implements Carrier {
     return this.bundle.manifest.version
   }
 
+  /** Of its present start; empty while it has none. */
+  get confinement(): readonly string[] {
+    return this.#link?.confinement ?? []
+  }
+
   get config(): unknown {
     return this.#options.config
   }

@@ -67,7 +67,7 @@ export class Slots {
     return this.uncommitted || this.state === 'provisional'
   }
 
-  status(): Omit<RunningService, 'circuits'> {
+  status(): Omit<RunningService, 'circuits' | 'tier'> {
     const { current } = this
     const { manifest, manifestSha256 } = current.bundle
     return {
@@ -82,6 +82,7 @@ export class Slots {
       history: [...this.#history],
       previousManifest: this.previous?.bundle.manifest,
       use: current.account.use(),
+      confinement: current.confinement,
     }
   }
 

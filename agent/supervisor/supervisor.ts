@@ -163,7 +163,8 @@ class ServiceSupervisor implements Supervisor {
   }
 
   #status(slots: Slots): RunningService {
-    return { ...slots.status(), circuits: this.#channels.circuitsOf(slots.current.bundle.manifest) }
+    const { manifest } = slots.current.bundle
+    return { ...slots.status(), tier: this.#tiers.of(manifest), circuits: this.#channels.circuitsOf(manifest) }
   }
 
   #callee(path: string): Callee | undefined {

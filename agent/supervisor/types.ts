@@ -1,6 +1,6 @@
 /** What the supervisor offers the rest of the agent: it runs verified bundles, and swaps one for another. */
 import type { Health } from '../../core/health.ts'
-import type { Manifest } from '../../core/manifest.ts'
+import type { Manifest, Tier } from '../../core/manifest.ts'
 import type { ErrorCode } from '../../core/errors.ts'
 import type { CircuitState } from './breaker.ts'
 import type { ServiceUse } from './account.ts'
@@ -43,6 +43,9 @@ export interface RunningService {
   readonly previousManifest: Manifest | undefined
   /** Of the version that serves. */
   readonly use: ServiceUse
+  readonly tier: Tier
+  /** What confines the version that serves, and what should but cannot here; empty while it is down. */
+  readonly confinement: readonly string[]
 }
 
 export interface SwapReport {

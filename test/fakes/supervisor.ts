@@ -90,6 +90,8 @@ export class FakeSupervisor implements Supervisor {
       circuits: [],
       previousManifest: slots.warm?.bundle.manifest,
       use: new Account(manifest).use(),
+      tier: 'worker',
+      confinement: [],
     }
   }
 
