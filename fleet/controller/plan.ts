@@ -10,6 +10,8 @@ export interface ObservedService {
   readonly state: string
   readonly health: HealthName
   readonly healthReason: string
+  /** Another version that crashed too often there of late, so that the device went back from it by itself. */
+  readonly left?: FailedVersion
   /** The open change of the service itself (install, upgrade, remove), if any. */
   readonly change: { readonly id: string; readonly to: string; readonly provisional: boolean; readonly reason: string } | null
 }

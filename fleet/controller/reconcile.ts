@@ -1,7 +1,7 @@
 /** Brings every device to its desired state and keeps it there: after each enrolment, on every order, and every so often. */
 import type { Clock } from '../../core/clock.ts'
 import { codeOf, type ErrorCode, messageOf, OffboxError } from '../../core/errors.ts'
-import { ServiceState } from '../../proto/gen/lifecycle.ts'
+import { ServiceState, type ServiceStatus } from '../../proto/gen/lifecycle.ts'
 import type { Inventory } from '../device/inventory.ts'
 import type { DeviceRecord, Phase } from '../device/record.ts'
 import { type Dialer, withSession } from '../device/session.ts'
@@ -55,6 +55,8 @@ interface Device {
   disarm: () => void
   routing: RoutingInForce | null
   seen: readonly ObservedService[]
+  /** By service: when the device went back from a version by itself, as far as that is on record. */
+  readonly leftAtMs: Map<string, number>
 }
 
 export class Reconciler {
@@ -95,7 +97,7 @@ export class Reconciler {
   #device(deviceId: string): Device {
     const known = this.#devices.get(deviceId)
     if (known) return known
-    const device: Device = { running: false, again: false, failures: 0, waiting: false, disarm: () => {}, routing: null, seen: [] }
+    const device: Device = { running: false, again: false, failures: 0, waiting: false, disarm: () => {}, routing: null, seen: [], leftAtMs: new Map() }
     this.#devices.set(deviceId, device)
     return device
   }
@@ -135,6 +137,7 @@ export class Reconciler {
         looked = false
         device.seen = await this.#look(record)
         looked = true
+        if (await this.#noteLeft(record, device)) continue
         const step = await this.#next(record, device)
         if (!step) break
         await this.#carryOut(record, device, step)
@@ -169,6 +172,7 @@ export class Reconciler {
         state: ServiceState[status.state] ?? 'UNKNOWN',
         health: healthOf(status),
         healthReason: status.health?.reason ?? '',
+        ...leftBehind(status),
         change: own ? { id: change.id, to: change.to, provisional: changeStateOf(change.state) === 'provisional', reason: change.reason } : null,
       }
     })
@@ -201,6 +205,21 @@ export class Reconciler {
     return now.revision === routing.revision && !now.provisional
   }
 
+  /** A version that the device went back from by itself has failed there; true when that is news. Who desires it anew asks for it. */
+  async #noteLeft({ deviceId, desired }: DeviceRecord, device: Device): Promise<boolean> {
+    const rollouts = this.#parts.inRollout(deviceId)
+    const news = device.seen.flatMap(({ service, left }) => {
+      const wanted = desired.services.some((one) => one.service === service && one.version === left?.version)
+      return left && wanted && !rollouts.has(service) && device.leftAtMs.get(service) !== left.atMs ? [{ service, left }] : []
+    })
+    for (const { service, left } of news) {
+      this.#parts.log.warn({ deviceId, service, ...left }, 'device went back from a version')
+      await this.#parts.inventory.update(deviceId, ({ failures }) => ({ failures: { ...failures, [service]: left } }))
+      device.leftAtMs.set(service, left.atMs)
+    }
+    return news.length > 0
+  }
+
   async #carryOut(record: DeviceRecord, device: Device, step: Step): Promise<void> {
     const { deviceId } = record
     this.#parts.log.info({ deviceId, ...step }, 'reconcile step')
@@ -231,6 +250,11 @@ export class Reconciler {
       log.error({ deviceId, phase, err: error }, 'device phase could not be recorded')
     }
   }
+}
+
+function leftBehind({ version, history }: ServiceStatus): Pick<ObservedService, 'left'> {
+  const failed = history.filter((one) => one.to === ServiceState.FAILED && one.version !== version).at(-1)
+  return failed ? { left: { version: failed.version, reason: failed.reason || 'it crashed too often', atMs: failed.atMs } } : {}
 }
 
 function describe(step: Step): string {

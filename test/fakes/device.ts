@@ -39,6 +39,8 @@ interface Running {
   health: number
   reason: string
   change: Change | null
+  /** Versions that crashed too often, and when. */
+  failed?: { version: string; atMs: number }[]
 }
 
 interface Change {
@@ -268,7 +270,8 @@ export class FakeDevice {
     const running = this.services.get(service)
     if (!running) throw new OffboxError('SERVICE_NOT_FOUND', service)
     const { version, previous: previousVersion, health: status, reason, change } = running
-    return { service, version, previousVersion, state: ServiceState.READY, health: { status, reason }, change: change && message(change) }
+    const history = (running.failed ?? []).map((one) => ({ ...one, from: ServiceState.READY, to: ServiceState.FAILED, event: 'exitFinal', reason: 'crashed' }))
+    return { service, version, previousVersion, state: ServiceState.READY, health: { status, reason }, change: change && message(change), history }
   }
 }
 

@@ -170,3 +170,22 @@ t.test('a service that is no longer desired is removed, one that never was is le
     t.ok(device.services.has('other'))
   })
 })
+
+t.test('a version that a device went back from by itself is not tried again there unasked, and is when asked', async (t) => {
+  await withFleet(async (fleet) => {
+    await fleet.push('telemetry', '1.0.0')
+    await fleet.push('telemetry', '1.1.0')
+    const device = await fleet.device('sw1')
+    await fleet.desire('sw1', { telemetry: '1.0.0' })
+    const runs = async () => device.services.get('telemetry')
+    await until('it runs', runs, (one) => one?.change === null)
+    // As after an upgrade that was confirmed, crashed too often later, and gave way to the last good version.
+    Object.assign(device.services.get('telemetry') ?? {}, { failed: [{ version: '1.1.0', atMs: 5 }] })
+    await fleet.desire('sw1', { telemetry: '1.1.0' })
+    const stuck = await fleet.phase('sw1', 'failed')
+    t.match(stuck.reason, /telemetry 1\.1\.0 failed on this device and is not tried again unasked.*crashed/)
+    t.notOk(device.orders.some((order) => order.startsWith('Upgrade')))
+    await fleet.desire('sw1', { telemetry: '1.1.0' })
+    await until('it was asked for', runs, (one) => one?.version === '1.1.0')
+  })
+})
