@@ -36,6 +36,8 @@ const table = {
   BUNDLE_NOT_FOUND:      { status: 'NOT_FOUND',           caller: 'put the bundle into the registry',  when: 'the registry has no such service and version' },
   BUNDLE_EXISTS:         { status: 'ALREADY_EXISTS',      caller: 'raise the version',                 when: 'the registry holds other bytes under this name and version' },
   FLOORS_UNTRUSTED:      { status: 'PERMISSION_DENIED',   caller: 'stop, alert',                       when: 'signed floors that no trusted key signed, or older than those in force' },
+  TRUST_MALFORMED:       { status: 'INVALID_ARGUMENT',    caller: 'publish the metadata again',        when: 'TUF metadata over a limit in size, depth or count, or of a shape that is not ours' },
+  TRUST_THRESHOLD:       { status: 'PERMISSION_DENIED',   caller: 'have more of its keys sign',        when: 'fewer keys than a role demands signed its TUF metadata' },
   METHOD_CONFLICT:       { status: 'FAILED_PRECONDITION', caller: 'remove the other service first',    when: 'another service, or the agent itself, already serves a method that the manifest declares' },
   METHOD_NOT_FOUND:      { status: 'UNIMPLEMENTED',       caller: 're-read the inventory',             when: 'nothing on this device serves the method' },
   CAPABILITY_DENIED:     { status: 'PERMISSION_DENIED',   caller: 'ask for less',                      when: 'a manifest asks for, or a service uses, a capability it is not granted' },
