@@ -81,5 +81,7 @@ export const serviceRetryMsMin = 1_000
 export const serviceRetryMsMax = 60_000
 /** A local agent's network card may appear after the agent. */
 export const networkWaitMsMax = 30_000
+/** A stored service waits this long at most for those whose APIs it calls to start; then it starts without them. */
+export const dependencyWaitMs = 2_000
 /** Stored services get this long to start before the API is opened without them. */
 export const servicesWaitMs = 5_000

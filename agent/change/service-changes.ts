@@ -1,14 +1,17 @@
 /** Install, upgrade and removal of services as changes: what each step does to the store and to the supervisor. */
 import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
-import type { Capability } from '../../core/manifest.ts'
+import { type Capability, KERNEL_VERSION } from '../../core/manifest.ts'
 import type { Clock } from '../../core/clock.ts'
 import { confirmTimeoutMsDefault, reasonCharsMax, serviceRetryMsMax, serviceRetryMsMin } from '../limits.ts'
 import type { Supervisor, VerifiedBundle } from '../supervisor/types.ts'
 import { admit, admitFloor } from '../trust/admit.ts'
 import type { FloorStore } from '../trust/floors.ts'
 import type { BundleStore } from '../trust/store.ts'
+import { admitDependencies, admitRemoval, kernelUnsatisfied, refuse, unsatisfied } from './dependencies.ts'
 import type { Engine } from './engine.ts'
+import { InstalledServices } from './installed.ts'
 import { slotOf } from './rules.ts'
+import { startInOrder } from './start-order.ts'
 import type { ChangeHandler, ChangeRecord } from './types.ts'
 
 export interface ServiceChangesOptions {
@@ -46,17 +49,25 @@ interface Upload {
   readonly config: unknown
 }
 
+/** An active version, verified. */
+interface Loaded {
+  readonly bundle: VerifiedBundle
+  readonly config: unknown
+}
+
 export class ServiceChanges {
   readonly #options: ServiceChangesOptions
   /** By the token in the change's plan, while its change is under way in this process. */
   readonly #uploads = new Map<string, Upload>()
   readonly #retries = new Map<string, () => void>()
+  readonly #installed: InstalledServices
   #tokens = 0
   #closed = false
 
   /** Registers its handlers with the engine; call before `engine.recover`. */
   constructor(options: ServiceChangesOptions) {
     this.#options = options
+    this.#installed = new InstalledServices(options.supervisor, () => options.engine.all())
     options.engine.handle('install', this.#versionHandler())
     options.engine.handle('upgrade', this.#versionHandler())
     options.engine.handle('remove', this.#removalHandler())
@@ -67,7 +78,7 @@ export class ServiceChanges {
   /**
    * Verifies, admits and runs a bundle until its change is provisional. An order for what runs already is answered with its
    * change, so that a caller who lost the answer may repeat the order.
-   * @throws what verifyBundle, admit and the supervisor throw; SERVICE_EXISTS, SERVICE_NOT_FOUND, BUNDLE_EXISTS, SWAP_IN_PROGRESS
+   * @throws what verifyBundle, admit and the supervisor throw; DEPENDENCY_UNSATISFIED, SERVICE_EXISTS, SERVICE_NOT_FOUND, BUNDLE_EXISTS, SWAP_IN_PROGRESS
    */
   async order(order: ServiceOrder, file: Uint8Array): Promise<ChangeRecord> {
     const { engine, bundles, floors, granted, supervisor } = this.#options
@@ -90,6 +101,8 @@ export class ServiceChanges {
     if (kind === 'install' && present !== undefined && present !== version)
       throw new OffboxError('SERVICE_EXISTS', `${service} ${present} is installed; use Upgrade`)
     if (kind === 'upgrade' && present === undefined) throw new OffboxError('SERVICE_NOT_FOUND', `${service} is not installed on this device`)
+    // No pause between this and the note that it is coming: two orders that exclude one another must not both pass.
+    admitDependencies(bundle.manifest, this.#installed.list(), KERNEL_VERSION)
     this.#tokens += 1
     const token = `${this.#tokens}`
     this.#uploads.set(token, { file, bundle, config: order.config ?? active?.config ?? {} })
@@ -103,7 +116,7 @@ export class ServiceChanges {
     }
   }
 
-  /** @throws SERVICE_NOT_FOUND, SWAP_IN_PROGRESS */
+  /** @throws SERVICE_NOT_FOUND, SWAP_IN_PROGRESS, DEPENDENCY_UNSATISFIED others require what it provides */
   async remove(service: string, by: { author: string; reason: string }): Promise<ChangeRecord> {
     const { engine, bundles, supervisor } = this.#options
     const running = supervisor.get(service)
@@ -115,12 +128,16 @@ export class ServiceChanges {
     return await this.#installed.while({ leaving: service }, async () => await engine.propose(change))
   }
 
-  /** After `engine.recover`: starts every active version, all at once. Resolves when each runs or has failed once. */
+  /**
+   * After `engine.recover`: starts every active version, those first whose APIs others call. Resolves when each runs or has failed once.
+   * A range that does not hold here keeps nothing from starting: its calls fail until it does.
+   */
   async startActive(): Promise<void> {
-    const { bundles, engine, log } = this.#options
+    const { bundles, engine, clock, log } = this.#options
     const open = new Set(engine.all().flatMap((record) => (record.settled ? [] : [record.service])))
-    const starts = (await bundles.services()).map(async (service) => {
-      if (open.has(service)) return
+    const services = (await bundles.services()).filter((service) => !open.has(service))
+    const loaded = new Map<string, Loaded>()
+    const load = async (service: string) => {
       try {
         await bundles.dropAll(service)
         await bundles.collect(service)
@@ -153,23 +170,34 @@ export class ServiceChanges {
     for (const cancel of this.#retries.values()) cancel()
   }
 
-  async #startActive(service: string, retryMs: number): Promise<void> {
-    const { bundles, floors, supervisor, engine, log, clock } = this.#options
+  /** Undefined: nothing of it is active. @throws as BundleStore.load */
+  async #load(service: string): Promise<Loaded | undefined> {
+    const { bundles } = this.#options
+    const active = await bundles.active(service)
+    if (!active) return undefined
+    const bundle = await bundles.load(service, active.version)
+    this.#installed.stored(bundle.manifest)
+    return { bundle, config: active.config }
+  }
+
+  async #startActive(service: string, retryMs: number, loaded?: Loaded): Promise<void> {
+    const { floors, supervisor, engine, log, clock } = this.#options
     this.#retries.delete(service)
     const busy = engine.all().some((record) => !record.settled && slotOf(record) === slotOf({ kind: 'install', service }))
     if (this.#closed || busy || supervisor.get(service)) return
     try {
-      const active = await bundles.active(service)
-      if (!active) return
-      const bundle = await bundles.load(service, active.version)
+      const { bundle, config } = loaded ?? (await this.#load(service)) ?? {}
+      if (!bundle) return
       admitFloor(bundle.manifest, floors.of(service))
-      await supervisor.install(bundle, active.config)
+      const kernel = kernelUnsatisfied(bundle.manifest, KERNEL_VERSION)
+      if (kernel) refuse([kernel])
+      await supervisor.install(bundle, config)
       await supervisor.commit(service)
-      log.info({ service, version: active.version }, 'service started')
+      log.info({ service, version: bundle.manifest.version }, 'service started')
     } catch (error) {
       const code = codeOf(error)
       // What is stored will not become trusted or whole by itself; what did not start may start later.
-      const final = code.startsWith('BUNDLE_') || code === 'STORE_CORRUPT'
+      const final = code.startsWith('BUNDLE_') || code === 'STORE_CORRUPT' || code === 'DEPENDENCY_UNSATISFIED'
       log.error({ service, code, err: error, ...(final ? {} : { retryMs }) }, 'a stored service does not start')
       if (final || this.#closed) return
       const again = () => void this.#startActive(service, Math.min(retryMs * 2, serviceRetryMsMax))
@@ -230,6 +258,7 @@ export class ServiceChanges {
         await supervisor.remove(record.service, track)
         track.mark('forget')
         await bundles.forget(record.service)
+        this.#installed.forget(record.service)
         await forgetState(record.service)
       },
       revert: async () => {},

@@ -18,7 +18,9 @@ const RULES: Readonly<Record<string, readonly string[]>> = {
 const PURE = [
   'agent/supervisor/lifecycle.ts',
   'agent/supervisor/restart-policy.ts',
+  'agent/supervisor/breaker.ts',
   'agent/supervisor/swap.ts',
+  'agent/change/dependencies.ts',
   'agent/supervisor/account.ts',
   'agent/supervisor/usage.ts',
   'agent/metrics/open-metrics.ts',

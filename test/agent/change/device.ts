@@ -39,13 +39,12 @@ export interface Device {
 }
 
 /** A process that starts on what `disk` holds. */
-export async function boot(disk: FakeFileSystem): Promise<Device> {
+export async function boot(disk: FakeFileSystem, over: { clock?: FakeClock; supervisor?: FakeSupervisor } = {}): Promise<Device> {
   const files = new AtomicFiles(disk)
   await files.sweep('/state')
   const errors: string[] = []
   const log = { info: () => {}, error: (_: object, message: string) => void errors.push(message) }
-  const clock = new FakeClock()
-  const supervisor = new FakeSupervisor()
+  const { clock = new FakeClock(), supervisor = new FakeSupervisor() } = over
   const bundles = new BundleStore(files, '/state', keys)
   const floors = new FloorStore(files, '/state', keys)
   await floors.load()
