@@ -1,9 +1,10 @@
-/** A supervisor over real workers, and a client for it. */
+/** A supervisor over real workers and processes, and a client for it. */
 import type { ClientCall, CallHandle, Supervisor, SupervisorHost } from '../../../agent/supervisor/types.ts'
 import type { SupervisorLimits } from '../../../agent/supervisor/limits.ts'
 import { createSupervisor } from '../../../agent/supervisor/supervisor.ts'
+import type { TierOptions } from '../../../agent/supervisor/tiers.ts'
 import type { ErrorCode } from '../../../core/errors.ts'
-import { hostText } from '../../fixtures/services/counter/bundle.ts'
+import { hostText, processHostText } from '../../fixtures/services/counter/bundle.ts'
 
 export interface Harness {
   readonly supervisor: Supervisor
@@ -13,7 +14,7 @@ export interface Harness {
   onMethodsChanged(listener: () => void): void
 }
 
-export async function harness(limits: Partial<SupervisorLimits> = {}): Promise<Harness> {
+export async function harness(limits: Partial<SupervisorLimits> = {}, tiers: Partial<TierOptions> = {}): Promise<Harness> {
   const logs: Harness['logs'] = []
   const failures: string[] = []
   const capabilityCalls: string[] = []
@@ -26,7 +27,12 @@ export async function harness(limits: Partial<SupervisorLimits> = {}): Promise<H
     log: (service, level, message, fields) => logs.push({ service, level, message, fields }),
     methodsChanged: () => methodsChanged(),
   }
-  const supervisor = createSupervisor(host, { hostText: await hostText(), chance: () => 1, limits })
+  const supervisor = createSupervisor(host, {
+    hostText: await hostText(),
+    chance: () => 1,
+    limits,
+    tiers: { processHostText: await processHostText(), key: `test-${process.pid}`, ...tiers },
+  })
   supervisor.onProvisionalFailure = (_, reason) => failures.push(reason)
   const onMethodsChanged = (listener: () => void) => {
     methodsChanged = listener
