@@ -145,7 +145,7 @@ function changeWords(change: Change): string[] {
     case ChangeState.PROPOSED:
       return [`${changeName(change)} is recorded and has touched nothing yet; ${ordered}`]
     case ChangeState.STAGED:
-      return [`${changeName(change)} is verified and stored beside what runs; ${ordered}`]
+      return [`${changeName(change)} is verified and stored beside what runs${stepWords(change)}; ${ordered}`]
     case ChangeState.PROVISIONAL:
       return [`${changeName(change)} is live and not confirmed; ${ordered}${held}`]
     case ChangeState.CONFIRMED:
@@ -155,6 +155,28 @@ function changeWords(change: Change): string[] {
     default:
       return []
   }
+}
+
+const STEP_WORDS: Readonly<Record<string, string>> = {
+  prepare: 'the new version loads its code beside it',
+  hold: 'new calls are held',
+  drain: 'new calls are held while those under way finish',
+  'hand over': 'new calls are held while the old version hands its state over',
+  start: 'new calls are held while the new version starts with that state',
+  discard: 'the new version has failed and is put away',
+  restore: 'new calls are held while the old version takes its own state back',
+  flip: 'the new version serves',
+  release: 'the new version serves',
+  suspend: 'the new version serves, and the old one is put to sleep',
+}
+
+/** Where a swap in progress is; nothing before it has begun. */
+function stepWords({ steps }: Change): string {
+  const last = steps.at(-1)
+  const words = last && STEP_WORDS[last.step]
+  return words === undefined
+    ? ''
+    : `, and is being put in its place: ${words} (step "${last?.step}", ${((last?.atMs ?? 0) / 1000).toFixed(2)} s after the order)`
 }
 
 function changeNext(status: ServiceStatus, change: Change): Next[] {

@@ -50,6 +50,9 @@ export function fleetRoutes(parts: ApiParts): Route[] {
     unary(FleetMethods.ListDeviceServices, async ({ deviceId }) => ({
       services: await withSession(dialer, inventory.get(deviceId), async (session) => await session.services()),
     })),
+    unary(FleetMethods.ListDeviceReceipts, async ({ deviceId, receipts }) =>
+      withSession(dialer, inventory.get(deviceId), async (session) => await session.client.unary(LifecycleMethods.Receipts, receipts ?? {})),
+    ),
     serverStream(FleetMethods.WatchDeviceServices, ({ deviceId, service }, { signal }) =>
       relay(parts, deviceId, (session) => session.client.serverStream(LifecycleMethods.Watch, { service }, { signal })),
     ),

@@ -43,5 +43,5 @@ export class FakeClock implements Clock {
 
 /** Lets everything that is ready run. */
 export async function settled(): Promise<void> {
-  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
+  for (let turn = 0; turn < 60; turn++) await new Promise((resolve) => setImmediate(resolve))
 }

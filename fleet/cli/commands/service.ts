@@ -9,6 +9,7 @@ import { newService, ownCheckout } from '../../scaffold/scaffold.ts'
 import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
 import { explain, explanationText } from '../explain.ts'
 import { printable, table, time } from '../output.ts'
+import { receiptsCommand } from './receipts.ts'
 import { USAGE_HEAD, usageRow } from '../usage.ts'
 
 export function serviceCommands(root: Command): void {
@@ -64,6 +65,8 @@ export function serviceCommands(root: Command): void {
       print.result({ deviceId, ...explanation, status: named(status) }, () => printable(explanationText(explanation)))
     }),
   )
+
+  receiptsCommand(group)
 
   leaf(group, 'new <name>', 'write a working service with its tests into the checkout', ['offbox service new hello', 'offbox service new hello --dir ~/offbox'])
     .option('--dir <dir>', 'another checkout (default: the one this command belongs to)')

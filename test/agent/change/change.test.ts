@@ -1,7 +1,8 @@
 import t from 'tap'
 import { CHANGE, CHANGE_EVENTS, CHANGE_STATES, changeCell, type ChangeEvent } from '../../../agent/change/change.ts'
 import { checkConfirm, kept, slotOf } from '../../../agent/change/rules.ts'
-import type { ChangeRecord, ChangeState } from '../../../agent/change/types.ts'
+import type { ChangeState } from '../../../agent/change/types.ts'
+import { record } from './record.ts'
 
 function reachable(from: ChangeState, events: readonly ChangeEvent[]): Set<ChangeState> {
   const found = new Set<ChangeState>([from])
@@ -36,12 +37,6 @@ t.test('only a provisional change is confirmed or passes its deadline', async (t
 
 t.test('what a caller can command is answered, never an assertion', async (t) => {
   for (const state of CHANGE_STATES) for (const event of ['confirm', 'revert'] as const) t.not(changeCell(state, event), 'NEVER', `${event} in ${state}`)
-})
-
-const record = (over: Partial<ChangeRecord>): ChangeRecord => ({
-  ...{ id: 'c-1', kind: 'upgrade', service: 'a', from: '', to: '', author: '', proposedAtMs: 0, plan: {}, bakeMs: 0, confirmTimeoutMs: 1 },
-  ...{ state: 'confirmed', reason: '', error: '', provisionalAtMs: 0, confirmDeadlineMs: 0, heldMs: 0, heldCalls: 0, settled: true, steps: [], receipt: '' },
-  ...over,
 })
 
 t.test('a confirm needs a connection younger than the change, and the bake behind it', async (t) => {

@@ -1,12 +1,16 @@
 /** The change side of an agent over a fake disk, clock and supervisor: what a restart of the process keeps is the disk alone. */
+import { generateKeyPairSync, sign } from 'node:crypto'
 import { Engine } from '../../../agent/change/engine.ts'
 import { Journal } from '../../../agent/change/journal.ts'
+import { Receipts } from '../../../agent/change/receipts.ts'
 import { ServiceChanges, type ServiceOrder } from '../../../agent/change/service-changes.ts'
+import type { ChangeRecord } from '../../../agent/change/types.ts'
 import type { VerifiedBundle } from '../../../agent/supervisor/types.ts'
 import { AtomicFiles } from '../../../agent/store/atomic.ts'
 import { FloorStore } from '../../../agent/trust/floors.ts'
 import { BundleStore } from '../../../agent/trust/store.ts'
 import { verifyBundle } from '../../../agent/trust/verify.ts'
+import { OffboxError } from '../../../core/errors.ts'
 import { CAPABILITIES } from '../../../core/manifest.ts'
 import { FakeClock } from '../../fakes/clock.ts'
 import type { FakeFileSystem } from '../../fakes/file-system.ts'
@@ -15,6 +19,7 @@ import { makeBundle, makeKey, trust } from '../../fixtures/bundles.ts'
 
 export const key = makeKey()
 const keys = trust(key)
+const deviceKey = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
 const bundleFiles = new Map<string, Uint8Array>()
 
 const verifiedFiles = new Map<Uint8Array, VerifiedBundle>()
@@ -34,12 +39,13 @@ export interface Device {
   readonly services: ServiceChanges
   readonly bundles: BundleStore
   readonly floors: FloorStore
+  readonly receipts: Receipts
   readonly forgotten: string[]
   readonly errors: string[]
 }
 
 /** A process that starts on what `disk` holds. */
-export async function boot(disk: FakeFileSystem, over: { clock?: FakeClock; supervisor?: FakeSupervisor } = {}): Promise<Device> {
+export async function boot(disk: FakeFileSystem, over: { clock?: FakeClock; supervisor?: FakeSupervisor; enrolled?: boolean } = {}): Promise<Device> {
   const files = new AtomicFiles(disk)
   await files.sweep('/state')
   const errors: string[] = []
@@ -48,7 +54,14 @@ export async function boot(disk: FakeFileSystem, over: { clock?: FakeClock; supe
   const bundles = new BundleStore(files, '/state', keys)
   const floors = new FloorStore(files, '/state', keys)
   await floors.load()
-  const engine = new Engine({ journal: new Journal(files, '/state/changes', log.error), clock, log })
+  const signAs = (bytes: Uint8Array) => {
+    if (over.enrolled === false) throw new OffboxError('STATE_REFUSED', 'no identity yet')
+    return { deviceId: 'sw1', signature: sign('sha256', bytes, { key: deviceKey, dsaEncoding: 'ieee-p1363' }), chainPem: 'none' }
+  }
+  const receipts = new Receipts({ files, directory: '/state/receipts', clock, bootId: 'boot', sign: signAs, log })
+  await receipts.load()
+  const receipt = async (record: ChangeRecord) => await receipts.give(record)
+  const engine = new Engine({ journal: new Journal(files, '/state/changes', log.error), clock, log, receipt })
   const forgotten: string[] = []
   const services = new ServiceChanges({
     ...{ engine, supervisor, bundles, floors, clock, log, granted: new Set(CAPABILITIES), isOwnMethod: () => false },
@@ -57,7 +70,7 @@ export async function boot(disk: FakeFileSystem, over: { clock?: FakeClock; supe
   })
   await engine.recover()
   await services.startActive()
-  return { disk, clock, supervisor, engine, services, bundles, floors, forgotten, errors }
+  return { disk, clock, supervisor, engine, services, bundles, floors, receipts, forgotten, errors }
 }
 
 export function bundleOf(version: string, service = 'counter'): Uint8Array {
