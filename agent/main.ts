@@ -88,8 +88,10 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
       capability: async (service, capability, operation, input) => await drivers.call(service, capability, operation, input),
       log: (service, level, message, fields) => log[level]({ ...fields, origin: 'service', service }, message),
       methodsChanged: () => routes?.update(),
+      mutation: async (about) => await audit.intent({ ...about, decision: 'intent' }),
+      serviceCalls: ({ outcome, ...calls }) => audit.record({ ...calls, decision: outcome === 'CAPABILITY_DENIED' ? 'deny' : 'allow', status: outcome }),
     },
-    { clock, tiers: { processTier: config.processTier, tierMin: config.tierMin, key: keyOf(stateDir) } },
+    { clock, fleet: anchors.fleet, tiers: { processTier: config.processTier, tierMin: config.tierMin, key: keyOf(stateDir) } },
   )
   undo.push(async () => await supervisor.close())
   const services = new ServiceChanges({

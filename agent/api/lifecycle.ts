@@ -9,7 +9,7 @@ import { reasonCharsMax, receiptsPerAnswerMax, uploadsMax, watchersMax } from '.
 import { Backlog } from '../log.ts'
 import type { Supervisor } from '../supervisor/types.ts'
 import type { FloorStore } from '../trust/floors.ts'
-import { changeMessage, downMessage, statusMessage, transitionMessage } from './messages.ts'
+import { changeMessage, circuitMessage, downMessage, statusMessage, transitionMessage } from './messages.ts'
 import type { CallContext, Serve } from './serve.ts'
 import { receiveUpload } from './upload.ts'
 
@@ -84,9 +84,10 @@ export function serveLifecycle(serve: Serve, parts: LifecycleParts): void {
     const wanted = (service: string) => only === '' || only === service
     const event = (service: string): ServiceEventInit => ({ atMs: clock.nowMs(), status: statusOf(service, false) ?? { service } })
     const stops = [
-      supervisor.watch(({ service, transition, removed }) => {
+      supervisor.watch(({ service, transition, circuit, removed }) => {
         if (!wanted(service)) return
-        backlog.push({ ...event(service), transition: transition ? transitionMessage(transition) : null, removed: removed ?? false })
+        const what = { transition: transition ? transitionMessage(transition) : null, circuit: circuit ? circuitMessage(circuit) : null }
+        backlog.push({ ...event(service), ...what, removed: removed ?? false })
       }),
       engine.watch((record) => {
         if (wanted(record.service)) backlog.push({ ...event(record.service), change: changeMessage(record) })

@@ -1,7 +1,9 @@
 /** From the agent's own types to the messages of offbox.v1. Pure. */
+import { providedBy } from '../../core/manifest.ts'
 import {
   type ChangeInit,
   ChangeState,
+  type CircuitInit,
   ServiceState,
   type ServiceStatusInit,
   type ServiceTransitionInit,
@@ -9,7 +11,7 @@ import {
 } from '../../proto/gen/lifecycle.ts'
 import type { ChangeRecord } from '../change/types.ts'
 import type { ServiceUse } from '../supervisor/account.ts'
-import type { RunningService, Transition } from '../supervisor/types.ts'
+import type { CircuitStatus, RunningService, Transition } from '../supervisor/types.ts'
 
 /** ServiceHealth.Status of lifecycle.proto. */
 const HEALTH = { healthy: 1, degraded: 2, unhealthy: 3 } as const
@@ -60,6 +62,9 @@ export function statusMessage(running: RunningService, facts: StatusFacts): Serv
     manifestSha256,
     floor: facts.floor ?? '',
     usage: usageMessage(running.use),
+    circuits: running.circuits.map(circuitMessage),
+    provides: Object.fromEntries(providedBy(manifest)),
+    requires: { ...(manifest.requires?.kernel === undefined ? {} : { kernel: manifest.requires.kernel }), ...manifest.requires?.apis },
     tier: running.tier,
     confinement: [...running.confinement],
   }
@@ -78,6 +83,12 @@ export function usageMessage({ limits, memoryBytes, cpuPercent, streamsOpen, mes
     exceeded: { ...exceeded },
     messages,
   }
+}
+
+const CIRCUIT_STATE = { closed: 'closed', open: 'open', halfOpen: 'half-open' } as const
+
+export function circuitMessage({ state, ...circuit }: CircuitStatus): CircuitInit {
+  return { ...circuit, state: CIRCUIT_STATE[state] }
 }
 
 /** A service that is stored and does not run. */

@@ -28,7 +28,7 @@ export const RECONCILE_LIMITS = {
 /** Answers of a device that trying again does not change; a look still comes every so often, for who mends the cause elsewhere. */
 const NEEDS_SOMEBODY: ReadonlySet<ErrorCode> = new Set([
   ...(['BUNDLE_MALFORMED', 'BUNDLE_UNTRUSTED', 'BUNDLE_ROLLBACK', 'BUNDLE_NOT_FOUND', 'FLOORS_UNTRUSTED'] as const),
-  ...(['METHOD_CONFLICT', 'CAPABILITY_DENIED', 'CONFIG_INVALID', 'ROLE_DENIED'] as const),
+  ...(['METHOD_CONFLICT', 'CAPABILITY_DENIED', 'CONFIG_INVALID', 'ROLE_DENIED', 'DEPENDENCY_UNSATISFIED'] as const),
 ])
 
 export interface ReconcileParts {
