@@ -76,18 +76,19 @@ export class Call implements CallHandle {
 
   message(bytes: Uint8Array): boolean {
     if (this.#ended) return true
-    const own = exactCopy(bytes)
     if (this.takesOne) {
       if (this.#request) return true
-      this.#request = own
+      this.#request = bytes
       this.#owner.deliver(this)
+      // Held: a view would hold all of what it was received in.
+      if (this.#request) this.#request = exactCopy(bytes)
       return true
     }
     if (!this.#carrier) {
-      this.#waiting.push(own)
+      this.#waiting.push(exactCopy(bytes))
       return this.#waiting.length < HELD_MESSAGES_MAX
     }
-    this.#sendData(own)
+    this.#sendData(bytes)
     return this.#toServiceLeft > 0
   }
 
@@ -116,8 +117,8 @@ export class Call implements CallHandle {
     const open = { method, principal, deadlineMs, metadata, ...(onBehalfOf === undefined ? {} : { onBehalfOf }) }
     this.#toServiceLeft = this.#fromServiceLeft = streamWindowMessages
     this.#taken = 0
-    if (this.#request && this.method.resumable) this.#id = carrier.open(this, { ...open, bytes: this.#request })
-    else if (this.#request) this.#id = carrier.open(this, { ...open, bytes: this.#request }, this.#request)
+    // One that may be opened again keeps its request.
+    if (this.#request) this.#id = carrier.open(this, { ...open, bytes: this.method.resumable ? exactCopy(this.#request) : this.#request })
     else this.#id = carrier.open(this, open)
     this.#carrier = carrier
     if (!this.method.resumable) this.#request = undefined
@@ -176,7 +177,7 @@ export class Call implements CallHandle {
 
   #sendData(bytes: Uint8Array): void {
     this.#toServiceLeft--
-    this.#carrier?.send({ type: 'data', call: this.#id, bytes }, bytes)
+    this.#carrier?.send({ type: 'data', call: this.#id, bytes })
   }
 
   #grant(): void {

@@ -1,7 +1,7 @@
 /** A worker thread for one started version of a service: the only place that makes a Worker. */
 import { MessageChannel, Worker } from 'node:worker_threads'
 import { messageOf } from '../../core/errors.ts'
-import type { WorkerStart } from '../../services/sdk/wire.ts'
+import { pack, unpack, type WorkerStart } from '../../services/sdk/wire.ts'
 import { HostScript } from './host-script.ts'
 import type { StartTransport, Usage } from './transport.ts'
 
@@ -30,17 +30,26 @@ export function workerTransport(hostText: string): StartTransport {
       transferList: [port2],
     })
     script.learnFrom(worker)
-    port.on('message', (batch) => on.batch(batch))
+    port.on('message', (packed) => on.batch(unpacked(packed)))
     for (const name of ['stdout', 'stderr'] as const) worker[name].on('data', (chunk) => on.printed(name, String(chunk)))
     worker.on('error', (error) => on.error(reasonOf(error, bundle.manifest.heapMbMax)))
     worker.on('exit', (code) => on.exit(`its worker ended with code ${code}`))
     return {
       confinement: ['worker', 'permission', 'ses'],
-      post: (batch, transfer) => port.postMessage(batch, transfer),
+      post: (batch, transfer) => port.postMessage(pack(batch, transfer), transfer),
       close: () => port.close(),
       kill: () => void worker.terminate(),
       usage: async () => await usageOf(worker),
     }
+  }
+}
+
+/** What cannot be unpacked is no batch: the reader of batches says so, and ends the worker. */
+function unpacked(packed: unknown): unknown {
+  try {
+    return unpack(packed, false)
+  } catch (error) {
+    return error
   }
 }
 

@@ -7,7 +7,7 @@ import { type MessagePort, workerData } from 'node:worker_threads'
 import { confine } from './compartment.ts'
 import { textOfThrown } from './guard.ts'
 import { HOST_CLASSES, ServiceHost } from './host.ts'
-import { Outbox, type FromWorker, type ToWorker, type WorkerStart } from './wire.ts'
+import { Outbox, pack, unpack, type FromWorker, type ToWorker, type WorkerStart } from './wire.ts'
 
 /** As `nice` has it: above 0 is less than the agent's. */
 const SERVICE_NICENESS = 5
@@ -25,7 +25,7 @@ process.on('uncaughtException', (error) => {
 })
 
 const post = port.postMessage.bind(port)
-const outbox = new Outbox<FromWorker>((batch, transfer) => post(batch, transfer))
+const outbox = new Outbox<FromWorker>((batch, transfer) => post(pack(batch, transfer), transfer))
 const evaluate = confine({ name: manifest.name, version: manifest.version, lent: HOST_CLASSES })
 
 const host = new ServiceHost({
@@ -35,6 +35,6 @@ const host = new ServiceHost({
   sharesMemory: true,
   send: (message, owned) => outbox.send(message, owned),
 })
-port.on('message', (batch: ToWorker[]) => {
-  for (const message of batch) host.receive(message)
+port.on('message', (packed) => {
+  for (const message of unpack(packed, true) as ToWorker[]) host.receive(message)
 })

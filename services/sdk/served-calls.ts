@@ -85,7 +85,7 @@ export class ServedCalls {
       const bytes = reply(message)
       await call.outgoing.take()
       if (call.aborted) break
-      this.#send({ type: 'data', call: open.call, bytes }, bytes)
+      this.#send({ type: 'data', call: open.call, bytes })
     }
     return undefined
   }
@@ -94,7 +94,7 @@ export class ServedCalls {
     if (this.#calls.get(id) !== call) return
     this.#calls.delete(id)
     call.ended = true
-    if (bytes) this.#send({ type: 'end', call: id, bytes }, bytes)
+    if (bytes) this.#send({ type: 'end', call: id, bytes })
     else this.#send({ type: 'end', call: id })
   }
 

@@ -9,6 +9,7 @@ import type { MethodKind } from '../../proto/codec.ts'
 import type { Snapshot } from './service.ts'
 
 export type { Snapshot } from './service.ts'
+export { pack, unpack } from './packing.ts'
 
 export const WIRE_LIMITS = {
   /** Messages that one stream may have under way in one direction before the receiver grants more. */
@@ -154,10 +155,14 @@ export class Outbox<Message> {
     this.#post = post
   }
 
-  /** `owned`: bytes to transfer, exact-size and not used by the sender again. */
+  /**
+   * What has `bytes` gives them away: the sender does not use them again. `owned`: further bytes in it that are to be transferred,
+   * exact-size, such as a snapshot's.
+   */
   send(message: Message, owned?: Uint8Array): void {
     if (this.#batch.push(message) === 1) this.#later(this.#flush)
-    if (owned) this.#transfer.push(owned.buffer as ArrayBuffer)
+    // A view does not own what it is part of.
+    if (owned && owned.byteLength === owned.buffer.byteLength) this.#transfer.push(owned.buffer as ArrayBuffer)
   }
 }
 

@@ -1,3 +1,4 @@
+import { buildSync } from 'esbuild'
 import t from 'tap'
 import type { VerifiedBundle } from '../../../agent/supervisor/types.ts'
 import { createSupervisor } from '../../../agent/supervisor/supervisor.ts'
@@ -5,15 +6,21 @@ import { counterBundle } from '../../fixtures/services/counter/bundle.ts'
 import { ask, until } from './harness.ts'
 
 /** A worker script that answers controls as it should and calls as `onOpen` says: what a service could do that got hold of the port. */
-const hostile = (onOpen: string) => `
-const { workerData } = require('node:worker_threads')
-const { port } = workerData
-port.on('message', (batch) => {
-  for (const message of batch) {
-    if (message.type === 'control') port.postMessage([{ type: 'done', id: message.id, value: { status: 'healthy', evidence: {} } }])
-    if (message.type === 'open') { ${onOpen} }
-  }
-})`
+function hostile(onOpen: string): string {
+  const contents = `
+    import { pack, unpack } from './packing.ts'
+    const { workerData } = require('node:worker_threads')
+    const { port } = workerData
+    const send = (...messages) => port.postMessage(pack(messages, []))
+    port.on('message', (batch) => {
+      for (const message of unpack(batch, true)) {
+        if (message.type === 'control') send({ type: 'done', id: message.id, value: { status: 'healthy', evidence: {} } })
+        if (message.type === 'open') { ${onOpen} }
+      }
+    })`
+  const stdin = { contents, resolveDir: `${import.meta.dirname}/../../../services/sdk` }
+  return buildSync({ stdin, bundle: true, write: false, format: 'cjs', platform: 'node' }).outputFiles[0]?.text ?? ''
+}
 
 async function running(t: import('tap').Test, onOpen: string, bundle: VerifiedBundle) {
   const asked: string[] = []
@@ -32,9 +39,11 @@ async function running(t: import('tap').Test, onOpen: string, bundle: VerifiedBu
 }
 
 for (const [what, onOpen] of Object.entries({
-  'a message that is none': `port.postMessage([{ type: 'nonsense' }])`,
+  'a message that is none': `send({ type: 'nonsense' })`,
   'something else than a batch': `port.postMessage('text')`,
-  'a stream message for a unary call': `port.postMessage([{ type: 'data', call: message.call, bytes: new Uint8Array(1) }])`,
+  'a list that is cut off': `port.postMessage({ list: ['end'] })`,
+  'a payload that is not there': `port.postMessage({ list: ['data', message.call, 1_000_000], bytes: new Uint8Array(8) })`,
+  'a stream message for a unary call': `send({ type: 'data', call: message.call, bytes: new Uint8Array(1) })`,
 })) {
   t.test(`a worker that sends ${what} is ended and started anew`, async (t) => {
     const { supervisor } = await running(t, onOpen, await counterBundle('1.0.0'))
@@ -45,9 +54,9 @@ for (const [what, onOpen] of Object.entries({
 
 t.test('a capability that the manifest does not name is refused, however it is asked for', async (t) => {
   const onOpen = `
-    port.postMessage([{ type: 'capability', id: 1, capability: 'keystore', operation: 'request', input: {} }])
+    send({ type: 'capability', id: 1, capability: 'keystore', operation: 'request', input: {} })
     port.on('message', (batch) => {
-      for (const answer of batch) if (answer.type === 'capabilityResult') port.postMessage([{ type: 'end', call: message.call, error: answer.error }])
+      for (const answer of unpack(batch, true)) if (answer.type === 'capabilityResult') send({ type: 'end', call: message.call, error: answer.error })
     })`
   const { supervisor, asked } = await running(t, onOpen, await counterBundle('1.0.0'))
   t.match(await ask(supervisor, 'Next'), { error: 'CAPABILITY_DENIED' })
@@ -55,7 +64,7 @@ t.test('a capability that the manifest does not name is refused, however it is a
 })
 
 t.test('answers to calls that nobody made are ignored', async (t) => {
-  const onOpen = `port.postMessage([{ type: 'end', call: 999 }, { type: 'cancelled', call: 998 }, { type: 'done', id: 997 }, { type: 'end', call: message.call, bytes: new Uint8Array([52]) }])`
+  const onOpen = `send({ type: 'end', call: 999 }, { type: 'cancelled', call: 998 }, { type: 'done', id: 997 }, { type: 'end', call: message.call, bytes: new Uint8Array([52]) })`
   const { supervisor } = await running(t, onOpen, await counterBundle('1.0.0'))
   t.same(await ask(supervisor, 'Next'), { text: '4' })
 })
