@@ -1,6 +1,7 @@
 /** Why a service is in its state, what will happen next and when, in plain words. Pure: one status and the time go in, sentences come out. */
 import { type Change, ChangeState, ServiceState, type ServiceStatus, type ServiceTransition } from '../../proto/gen/lifecycle.ts'
 import { healthOf } from '../device/gate.ts'
+import { callNext, callWords } from './calls.ts'
 import { time } from './output.ts'
 import { usageWords } from './usage.ts'
 
@@ -36,10 +37,17 @@ export function explain(status: ServiceStatus, nowMs: number): Explanation {
   const [state, next] = lifeOf(status, crashes)
   const provisional = change?.state === ChangeState.PROVISIONAL && isOfService(change)
   const standing = provisional ? ` is provisional since ${time(change.provisionalAtMs)} and ${state}` : ` ${state}`
-  const why = [...healthWords(status), ...crashWords(status, crashes), ...usageWords(status), ...(change ? changeWords(change) : []), ...lastWords(status)]
+  const why = [
+    ...healthWords(status),
+    ...crashWords(status, crashes),
+    ...callWords(status),
+    ...usageWords(status),
+    ...(change ? changeWords(change) : []),
+    ...lastWords(status),
+  ]
   const changes = change ? changeNext(status, change) : []
   // A provisional version is not started again: the way back comes first.
-  return { summary: `${name(status)}${standing}`, why, next: [...changes, ...next].map((one) => withDistance(one, nowMs)) }
+  return { summary: `${name(status)}${standing}`, why, next: [...changes, ...callNext(status), ...next].map((one) => withDistance(one, nowMs)) }
 }
 
 /** The lines a person reads. */

@@ -31,6 +31,7 @@ const PURE = [
   'agent/drivers/bird-protocol.ts',
   'services/routing/render.ts',
   'fleet/rollout/plan.ts',
+  'fleet/cli/calls.ts',
   'fleet/cli/explain.ts',
 ]
 

@@ -6,6 +6,7 @@ import { FleetMethods } from '../../../proto/gen/fleet.ts'
 import { type Change, ChangeState, type ServiceEvent, ServiceState, type ServiceStatus } from '../../../proto/gen/lifecycle.ts'
 import { healthOf } from '../../device/gate.ts'
 import { newService, ownCheckout } from '../../scaffold/scaffold.ts'
+import { callsText, circuitText } from '../calls.ts'
 import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
 import { explain, explanationText } from '../explain.ts'
 import { printable, table, time } from '../output.ts'
@@ -26,8 +27,9 @@ export function serviceCommands(root: Command): void {
           health(one),
           one.change ? changeText(one.change) : '',
           one.starts,
+          callsText(one),
         ])
-        return table(['service', 'version', 'state', 'health', 'change', 'starts'], rows, `${deviceId} runs no service`)
+        return table(['service', 'version', 'state', 'health', 'change', 'starts', 'calls'], rows, `${deviceId} runs no service`)
       })
     }),
   )
@@ -98,13 +100,14 @@ function changeText(change: Change): string {
   return `${change.kind} ${change.from ? `${change.from} -> ` : ''}${change.to} ${ChangeState[change.state] ?? '?'}`
 }
 
-function eventText({ atMs, status, transition, change, removed }: ServiceEvent): string {
+function eventText({ atMs, status, transition, change, circuit, removed }: ServiceEvent): string {
   const head = `${time(atMs)}  ${status?.service ?? ''}`
   if (removed) return `${head}  removed`
   if (transition) {
     const { from, to, event, version, reason } = transition
     return `${head} ${version}  ${ServiceState[from]} -> ${ServiceState[to]}  (${event}${reason ? `: ${reason}` : ''})`
   }
+  if (circuit) return `${head}  ${circuitText(circuit)}`
   if (change) return `${head}  ${changeText(change)}${change.reason ? `  (${change.reason})` : ''}`
   return `${head} ${status?.version ?? ''}  ${ServiceState[status?.state ?? 0]}  ${status ? health(status) : ''}`
 }

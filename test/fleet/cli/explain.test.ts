@@ -30,6 +30,38 @@ interface Row {
 
 const TABLE: readonly Row[] = [
   {
+    of: 'serving, with an open circuit',
+    status: {
+      state: READY,
+      health: healthy,
+      requires: { kernel: '^1.0.0', 'test.Back': '^1.2.0' },
+      provides: { 'test.Front': '1.1.0' },
+      circuits: [{ api: 'test.Back', service: 'back', state: 'open', failures: 5, retryAtMs: at(-4) }],
+    },
+    says: [
+      '      its last 5 calls of test.Back, which back serves, failed: for a while they end at once (CIRCUIT_OPEN)',
+      '      it requires kernel ^1.0.0, test.Back ^1.2.0 (back serves it)',
+      '      it provides test.Front 1.1.0',
+      'Next: the first call of test.Back after 2026-01-02T03:04:09Z is let through, and decides (in 4 s)',
+    ],
+    nextAtMs: at(-4),
+  },
+  {
+    of: 'serving, while nothing serves what it calls',
+    status: { state: READY, health: healthy, requires: { 'test.Back': '^1.2.0' }, circuits: [{ api: 'test.Back', state: 'closed' }] },
+    says: ['      it requires test.Back ^1.2.0, which nothing on the device serves now: its calls of it fail'],
+  },
+  {
+    of: 'serving, with a circuit that is being tried',
+    status: {
+      state: READY,
+      health: healthy,
+      requires: { 'test.Back': '^1.2.0' },
+      circuits: [{ api: 'test.Back', service: 'back', state: 'half-open', failures: 5 }],
+    },
+    says: ['      one call of test.Back, which back serves, is under way to see whether it answers again; the others end at once (CIRCUIT_OPEN)'],
+  },
+  {
     of: 'loaded',
     status: { state: LOADED },
     says: ['telemetry 1.1.0 is verified and stored, and has no worker yet', 'Next: its worker is started'],
