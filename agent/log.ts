@@ -32,22 +32,31 @@ export function createLog(level: Level, write: (line: string) => void = (line) =
       ring.push(line)
     },
   }
-  return { log: pino({ level, base: undefined, formatters: { level: (label) => ({ level: label }) } }, stream), ring, audits: new LogRing(auditRecordsMax) }
+  return {
+    log: pino({ level, base: undefined, formatters: { level: (label) => ({ level: label }) } }, stream),
+    ring,
+    audits: new LogRing(auditRecordsMax, asLogLine),
+  }
 }
 
 /**
  * Keeps an audit record for reading, and logs those that matter to whoever looks at the console: changes, denials, failures. A
- * read that went well is in the audit log and in `audits` alone. `json` is the record as JSON text.
+ * read that went well is in the audit log and in `audits` alone. `line` is the record as the audit log has it.
  */
 export function showAudit(
   { log, audits }: AgentLog,
   record: { readonly decision: string; readonly status?: string; readonly mutation?: unknown },
-  json: string,
-  atMs: number,
+  line: string,
 ): void {
-  audits.push(`{"level":"info","time":${atMs},"audit":true,${json.slice(1, -1)},"msg":"audit"}`)
+  audits.push(line)
   const quiet = record.decision === 'allow' && record.mutation !== true && (record.status === 'OK' || record.status === 'CANCELLED')
   if (!quiet) log.info({ audit: true, ...record }, 'audit')
+}
+
+/** A line of the audit log as a line of the log. */
+function asLogLine(line: string): string {
+  const [, atMs, rest] = /^\{"atMs":([\d.]+),(.*)\}\n$/s.exec(line) ?? []
+  return `{"level":"info","time":${atMs},"audit":true,${rest},"msg":"audit"}`
 }
 
 /** The newest lines, oldest first, and those who wait for more. */
@@ -56,10 +65,13 @@ export class LogRing {
   #sequence = 0
   #bytes = 0
   readonly #recordsMax: number
+  readonly #shown: ((line: string) => string) | undefined
   readonly #waiting = new Set<(record: StoredRecord) => void>()
 
-  constructor(recordsMax: number) {
+  /** @param shown what readers get for a line: there are far more lines than are ever read */
+  constructor(recordsMax: number, shown?: (line: string) => string) {
     this.#recordsMax = recordsMax
+    this.#shown = shown
   }
 
   push(line: string): void {
@@ -69,11 +81,15 @@ export class LogRing {
     this.#bytes += line.length
     // Trimmed by an eighth at a time: shifting an array by one for every line is slow.
     if (this.#records.length > this.#recordsMax * 1.125 || this.#bytes > logBytesMax * 1.125) this.#trim()
-    for (const listener of this.#waiting) listener(record)
+    for (const listener of this.#waiting) listener(this.#show(record))
   }
 
   stored(): readonly StoredRecord[] {
-    return this.#records
+    return this.#shown ? this.#records.map((record) => this.#show(record)) : this.#records
+  }
+
+  #show(record: StoredRecord): StoredRecord {
+    return this.#shown ? { sequence: record.sequence, line: this.#shown(record.line) } : record
   }
 
   watch(listener: (record: StoredRecord) => void): () => void {

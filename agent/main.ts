@@ -55,7 +55,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const floors = new FloorStore(files, stateDir, anchors.bundleKeys)
   await floors.load().catch((error) => log.error({ err: error }, 'the stored floors cannot be used; the controller has to send them again'))
   const bundles = new BundleStore(files, stateDir, anchors.bundleKeys)
-  const audit = new Audit({ path: join(stateDir, 'audit.log'), clock, log, show: (record, json) => showAudit(agentLog, record, json, clock.nowMs()) })
+  const audit = new Audit({ path: join(stateDir, 'audit.log'), clock, log, show: (record, line) => showAudit(agentLog, record, line) })
   undo.push(async () => await audit.close())
   const journal = new Journal(files, join(stateDir, 'changes'), (fields, message) => log.error(fields, message))
   const receipts: Receipts = new Receipts({

@@ -23,8 +23,8 @@ export interface AuditRecord {
 export interface AuditOptions {
   readonly path: string
   readonly clock: Clock
-  /** Also told of every record, for the log; `json` is the record as text, which is costly enough to be made once. */
-  readonly show: (record: AuditRecord, json: string) => void
+  /** Also told of every record, for the log; `line` is what is written, since to make a text of each twice is felt. */
+  readonly show: (record: AuditRecord, line: string) => void
   readonly log: { error(fields: object, message: string): void }
   readonly files?: FileSystem
 }
@@ -42,12 +42,15 @@ export class Audit {
     this.#files = options.files ?? nodeFileSystem
   }
 
-  /** For what has happened: written within auditFlushMs, or sooner when half the queue waits. */
-  record(record: AuditRecord): void {
-    const json = JSON.stringify(record)
-    this.#options.show(record, json)
+  /**
+   * For what has happened: written within auditFlushMs, or sooner when half the queue waits.
+   * @param json the record as JSON, from a caller that has most of it ready; a call of it costs less than half that way
+   */
+  record(record: AuditRecord, json = JSON.stringify(record)): void {
+    const line = this.#line(json)
+    this.#options.show(record, line)
     if (this.#queue.length >= auditQueueMax) this.#dropped += 1
-    else this.#queue.push(this.#line(json))
+    else this.#queue.push(line)
     // Once a crossing: on a disk that cannot be written, only the timer tries again.
     if (this.#queue.length === auditQueueMax / 2) this.#flush()
     this.#disarm ??= this.#options.clock.after(auditFlushMs, () => {
@@ -61,9 +64,9 @@ export class Audit {
    * @throws STORE_FULL the effect must not happen
    */
   async intent(record: AuditRecord): Promise<void> {
-    const json = JSON.stringify(record)
-    this.#options.show(record, json)
-    await this.#write(this.#line(json))
+    const line = this.#line(JSON.stringify(record))
+    this.#options.show(record, line)
+    await this.#write(line)
   }
 
   /** Writes what waits. */

@@ -18,10 +18,14 @@ export interface Admitted {
   readonly startedAtMs: number
 }
 
+/** Beginnings of audit records that are kept ready. */
+const ABOUTS_MAX = 512
+
 export class Gate {
   readonly #front: Pick<Front, 'connection'>
   readonly #audit: Audit
   readonly #clock: Clock
+  readonly #abouts = new Map<string, string>()
 
   constructor(front: Pick<Front, 'connection'>, audit: Audit, clock: Clock) {
     this.#front = front
@@ -53,6 +57,20 @@ export class Gate {
   finished(admitted: Admitted, status: ErrorCode | 'OK' | 'CANCELLED'): void {
     const { principal, peer, path, mutates, startedAtMs } = admitted
     const durationMs = Math.round((this.#clock.monotonicMs() - startedAtMs) * 10) / 10
-    this.#audit.record({ principal, peer, method: path, decision: 'allow', status, durationMs, ...(mutates ? { mutation: true } : {}) })
+    const record = { principal, peer, method: path, decision: 'allow', status, durationMs, ...(mutates ? { mutation: true } : {}) } as const
+    this.#audit.record(record, `${this.#aboutOf(admitted)},"status":"${status}","durationMs":${durationMs}${mutates ? ',"mutation":true' : ''}}`)
+  }
+
+  /** The beginning of a record, the same for all calls of a method over one connection. */
+  #aboutOf({ principal, peer, path }: Admitted): string {
+    const key = `${peer} ${path}`
+    let about = this.#abouts.get(key)
+    if (about === undefined) {
+      about = JSON.stringify({ principal, peer, method: path, decision: 'allow' }).slice(0, -1)
+      // Forgotten all at once: what is in use is soon back.
+      if (this.#abouts.size >= ABOUTS_MAX) this.#abouts.clear()
+      this.#abouts.set(key, about)
+    }
+    return about
   }
 }

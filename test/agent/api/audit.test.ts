@@ -80,7 +80,7 @@ t.test('the log is shown the very record that is written', async (t) => {
   const disk = new FakeFileSystem()
   const { ring, audits, log } = createLog('info', () => {})
   const clock = new FakeClock()
-  const audit = new Audit({ path, clock, log, files: disk, show: (record, json) => showAudit({ log, ring, audits }, record, json, clock.nowMs()) })
+  const audit = new Audit({ path, clock, log, files: disk, show: (record, line) => showAudit({ log, ring, audits }, record, line) })
   const hostile = { principal: 'a"},{"decision":"allow', method: '/x\n', decision: 'deny', status: 'ROLE_DENIED' } as const
   audit.record({ principal: 'a', method: '/read', decision: 'allow', status: 'OK', durationMs: 0.5 })
   audit.record(hostile)
