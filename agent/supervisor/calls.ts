@@ -43,6 +43,7 @@ export class Call implements CallHandle {
   #fromServiceLeft: number = streamWindowMessages
   #taken = 0
   #clientFull = false
+  #cursor: string | undefined
 
   constructor(client: ClientCall, method: ManifestMethod, owner: CallOwner) {
     this.#client = client
@@ -114,7 +115,8 @@ export class Call implements CallHandle {
   openOn(carrier: Carrier): void {
     if (this.#ended) return
     const { method, principal, onBehalfOf, deadlineMs, metadata } = this.#client
-    const open = { method, principal, deadlineMs, metadata, ...(onBehalfOf === undefined ? {} : { onBehalfOf }) }
+    const cursor = this.#cursor
+    const open = { method, principal, deadlineMs, metadata, ...(onBehalfOf === undefined ? {} : { onBehalfOf }), ...(cursor === undefined ? {} : { cursor }) }
     this.#toServiceLeft = this.#fromServiceLeft = streamWindowMessages
     this.#taken = 0
     // One that may be opened again keeps its request.
@@ -160,7 +162,9 @@ export class Call implements CallHandle {
     }
   }
 
-  onCancelled(): void {
+  /** @param cursor where the stream stands, in the words of its service */
+  onCancelled(cursor?: string): void {
+    this.#cursor = cursor ?? this.#cursor
     this.#carrier?.forget(this.#id)
     this.#carrier = undefined
   }

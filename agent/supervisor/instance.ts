@@ -349,7 +349,7 @@ export class Instance implements Carrier {
     if (message.type === 'data') {
       if (!call.onData(message.bytes)) this.kill('it broke the protocol: more messages than it was granted')
     } else if (message.type === 'credit') call.onCreditFromWorker(message.count)
-    else if (message.type === 'cancelled') call.onCancelled()
+    else if (message.type === 'cancelled') call.onCancelled(message.cursor)
     else call.onEnd(message.bytes, message.error)
   }
 

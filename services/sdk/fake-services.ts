@@ -22,6 +22,8 @@ export function fakeServices({ caller, served }: FakeServicesOptions): ServiceCl
     principal: `spiffe://lab/service/${caller.name}`,
     metadata,
     signal: signal ?? new AbortController().signal,
+    mark: () => {},
+    begin: () => {},
     ...(timeoutMs === undefined ? {} : { deadlineMs: Date.now() + timeoutMs }),
   })
   return {

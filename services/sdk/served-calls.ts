@@ -57,8 +57,9 @@ export class ServedCalls {
   #cancel(id: number, call: ServedCall | undefined): void {
     this.#calls.delete(id)
     call?.abort('cancelled')
+    const cursor = call?.cursor
     // Answered even when the call has just ended: the agent waits for this.
-    this.#send({ type: 'cancelled', call: id })
+    this.#send(cursor === undefined ? { type: 'cancelled', call: id } : { type: 'cancelled', call: id, cursor })
   }
 
   #open(open: Open): void {
@@ -86,6 +87,7 @@ export class ServedCalls {
       await call.outgoing.take()
       if (call.aborted) break
       this.#send({ type: 'data', call: open.call, bytes })
+      call.sent()
     }
     return undefined
   }
@@ -108,6 +110,11 @@ export class ServedCalls {
   }
 }
 
+function cursorOf(text: unknown): string {
+  if (typeof text === 'string' && text.length <= WIRE_LIMITS.cursorCharsMax) return text
+  throw new OffboxError('LIMIT_REACHED', `a cursor is a text of up to ${WIRE_LIMITS.cursorCharsMax} characters`)
+}
+
 /** A copy of what a handler gave: it may keep its own, and give it again. */
 function reply(bytes: unknown): Uint8Array {
   if (!(bytes instanceof Uint8Array)) throw new TypeError('a handler must answer with a Uint8Array')
@@ -121,14 +128,18 @@ class ServedCall implements Serving {
   readonly about: Call
   readonly id: number
   ended = false
+  /** Where the stream stands, and where it will once the next message is sent. */
+  cursor: string | undefined
+  #marked: string | undefined
   readonly #send: Send
   #abort: AbortController | undefined
   #reason: OffboxError | undefined
   #incoming: Incoming | undefined
   #outgoing: Outgoing | undefined
 
-  constructor({ call, principal, onBehalfOf, metadata, deadlineMs }: Open, send: Send) {
+  constructor({ call, principal, onBehalfOf, metadata, deadlineMs, cursor }: Open, send: Send) {
     this.id = call
+    this.cursor = cursor
     this.#send = send
     const signal = () => this.#signal()
     this.about = {
@@ -137,6 +148,13 @@ class ServedCall implements Serving {
       get signal() {
         return signal()
       },
+      mark: (cursor) => {
+        this.#marked = cursorOf(cursor)
+      },
+      begin: (cursor) => {
+        this.cursor = cursorOf(cursor)
+      },
+      ...(cursor === undefined ? {} : { resumeAfter: cursor }),
       ...(deadlineMs === undefined ? {} : { deadlineMs }),
       ...(onBehalfOf === undefined ? {} : { onBehalfOf }),
     }
@@ -154,6 +172,11 @@ class ServedCall implements Serving {
   get outgoing(): Outgoing {
     this.#outgoing ??= new Outgoing()
     return this.#outgoing
+  }
+
+  /** The message that was marked has gone out. */
+  sent(): void {
+    this.cursor = this.#marked ?? this.cursor
   }
 
   abort(reason: string): void {

@@ -117,6 +117,14 @@ export interface Call {
   readonly deadlineMs?: number
   /** Request metadata with ASCII values, keys in lower case. */
   readonly metadata: Readonly<Record<string, string>>
+  /**
+   * A resumable stream that the version before began: the cursor up to which the client has it. The handler goes on behind it.
+   */
+  readonly resumeAfter?: string
+  /** Streams: where this one stands once the next message that is given has gone out, e.g. the number of that message; up to 256 characters. */
+  mark(cursor: string): void
+  /** Streams: where this one stands before any further message, e.g. the number after which it begins. */
+  begin(cursor: string): void
 }
 
 /** One served method over raw bytes; made by the four functions below. What a handler answers is copied: it may keep its bytes. */

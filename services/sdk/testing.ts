@@ -76,7 +76,13 @@ function caller(service: Service, stopping: AbortSignal, principal: string): Pic
     if (!found) throw new OffboxError('METHOD_NOT_FOUND', `the service does not serve ${method.path} (${kind})`)
     return found as Extract<Served, { kind: K }>
   }
-  const about = (cancel?: AbortController): Call => ({ principal, metadata: {}, signal: cancel ? AbortSignal.any([stopping, cancel.signal]) : stopping })
+  const about = (cancel?: AbortController): Call => ({
+    principal,
+    metadata: {},
+    signal: cancel ? AbortSignal.any([stopping, cancel.signal]) : stopping,
+    mark: () => {},
+    begin: () => {},
+  })
   return {
     unary: async (method, request) => method.response.decode(await served(method as never, 'unary').handle(method.request.encode(request), about())),
     clientStream: async (method, requests) =>

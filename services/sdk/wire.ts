@@ -18,6 +18,8 @@ export const WIRE_LIMITS = {
   messageBytesMax: 4 * 1024 * 1024,
   /** State handed over at a swap. */
   snapshotBytesMax: 64 * 1024 * 1024,
+  /** What a service says about where one of its streams stands. */
+  cursorCharsMax: 256,
   errorCharsMax: 2_000,
   logMessageCharsMax: 500,
   /** Fields of one log line, as JSON. */
@@ -78,6 +80,8 @@ export type ToWorker =
       /** When another service calls: the principal that it serves with this. */
       readonly onBehalfOf?: string
       readonly bytes?: Uint8Array
+      /** The client has the stream's messages up to here from the version before. */
+      readonly cursor?: string
     }
   | { readonly type: 'data'; readonly call: number; readonly bytes: Uint8Array }
   | { readonly type: 'halfClose'; readonly call: number }
@@ -97,7 +101,8 @@ export type FromWorker =
   | { readonly type: 'data'; readonly call: number; readonly bytes: Uint8Array }
   /** The last of a call; `bytes` is the answer of a method that gives exactly one. */
   | { readonly type: 'end'; readonly call: number; readonly bytes?: Uint8Array; readonly error?: WireError }
-  | { readonly type: 'cancelled'; readonly call: number }
+  /** `cursor`: where the stream stands, if the service said so. */
+  | { readonly type: 'cancelled'; readonly call: number; readonly cursor?: string }
   | { readonly type: 'credit'; readonly call: number; readonly count: number }
   | { readonly type: 'done'; readonly id: number; readonly value?: unknown; readonly error?: WireError }
   | { readonly type: 'capability'; readonly id: number; readonly capability: string; readonly operation: string; readonly input: unknown }
@@ -235,7 +240,7 @@ function isFromWorker(message: Record<string, unknown>): boolean {
   const { type, call, id, bytes, error } = message
   if (type === 'data') return isNumber(call) && isMessageBytes(bytes)
   if (type === 'end') return isNumber(call) && (bytes === undefined || isMessageBytes(bytes)) && isMaybeError(error)
-  if (type === 'cancelled') return isNumber(call)
+  if (type === 'cancelled') return isNumber(call) && (message['cursor'] === undefined || isText(message['cursor'], WIRE_LIMITS.cursorCharsMax))
   if (type === 'credit') return isNumber(call) && isNumber(message['count']) && message['count'] <= WIRE_LIMITS.streamWindowMessages
   if (type === 'done') return isNumber(id) && isMaybeError(error)
   if (type === 'capability') return isNumber(id) && isText(message['capability'], 64) && isText(message['operation'], 64)
