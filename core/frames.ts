@@ -128,6 +128,8 @@ export class FrameReader {
   #phase: Phase = 'lengths'
   #target: Uint8Array = new Uint8Array(LENGTHS_BYTES)
   #filled = 0
+  /** Ended in the present call of `push`. */
+  #frames = 0
   #bytesBytes = 0
   #messages: unknown[] = []
   /** Byte arrays of this frame, the one being filled first. */
@@ -143,15 +145,22 @@ export class FrameReader {
     return this.#phase !== 'lengths' || this.#filled > 0
   }
 
-  /** Keeps nothing of `chunk`. @throws Error naming what is wrong; of no use afterwards */
-  push(chunk: Uint8Array): void {
-    for (let at = 0; at < chunk.byteLength; ) {
+  /**
+   * Keeps nothing of `chunk`.
+   * @param framesMax stops after so many frames
+   * @returns how much of the chunk was read
+   * @throws Error naming what is wrong; of no use afterwards
+   */
+  push(chunk: Uint8Array, framesMax = Number.POSITIVE_INFINITY): number {
+    let at = 0
+    for (this.#frames = 0; at < chunk.byteLength && this.#frames < framesMax; ) {
       const length = Math.min(this.#target.byteLength - this.#filled, chunk.byteLength - at)
       this.#target.set(chunk.subarray(at, at + length), this.#filled)
       this.#filled += length
       at += length
       if (this.#filled === this.#target.byteLength) this.#complete()
     }
+    return at
   }
 
   #complete(): void {
@@ -206,6 +215,7 @@ export class FrameReader {
     const messages = this.#messages
     this.#messages = []
     this.#expect('lengths', new Uint8Array(LENGTHS_BYTES))
+    this.#frames++
     this.#onBatch(messages)
   }
 

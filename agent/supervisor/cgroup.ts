@@ -124,7 +124,7 @@ export class Cgroup {
         (error: NodeJS.ErrnoException) => error,
       )
       if (error === undefined || error.code === 'ENOENT') return true
-      await new Promise((resolve) => setTimeout(resolve, REMOVE_PAUSE_MS).unref())
+      await new Promise((resolve) => setTimeout(resolve, REMOVE_PAUSE_MS))
     }
     return false
   }

@@ -17,8 +17,9 @@ import type { StartTransport, Transport, TransportListener, TransportOptions, Us
 export const PROCESS_LIMITS = {
   /** What may wait for a process that does not read, beside the one frame (at most 65 MiB) that it is being sent. */
   unreadBytesMax: 64 * 1024 * 1024,
-  /** Read of one process in one turn of the event loop; then others have theirs. */
+  /** Read of one process in one turn of the event loop; then others have theirs. A well-behaved process sends one frame a turn. */
   turnBytesMax: 256 * 1024,
+  turnFramesMax: 64,
   /** Printed text is read in pieces of up to 64 KiB, with this pause between two. */
   printPauseMs: 50,
   /** The end of what it printed, to say why it ended. */
@@ -78,6 +79,8 @@ class ServiceProcess implements Transport {
   #phase: Phase = 'booting'
   #pid: number | undefined
   #turnBytes = 0
+  /** Of what was read, not yet taken apart. */
+  #rest: Uint8Array | undefined
   #lastWords = ''
   #ended = false
 
@@ -150,7 +153,7 @@ class ServiceProcess implements Transport {
     this.#pipe.on('error', () => {})
     this.#pipe.on('data', (chunk: Uint8Array) => this.#read(chunk))
     this.#pipe.on('end', () => {
-      if (this.#reader.torn) this.#fail('it ended in the middle of a frame')
+      if (this.#reader.torn && !this.#rest) this.#fail('it ended in the middle of a frame')
     })
     for (const name of ['stdout', 'stderr'] as const) this.#print(child[name] as Readable, name)
   }
@@ -169,20 +172,25 @@ class ServiceProcess implements Transport {
 
   #read(chunk: Uint8Array): void {
     if (this.#phase === 'closed') return
+    let read = 0
     try {
-      this.#reader.push(chunk)
+      read = this.#reader.push(chunk, PROCESS_LIMITS.turnFramesMax)
     } catch (error) {
       this.#fail(`it broke the protocol: ${messageOf(error)}`)
       return
     }
     if (this.#turnBytes === 0) setImmediate(() => this.#nextTurn())
     this.#turnBytes += chunk.byteLength
-    if (this.#turnBytes >= PROCESS_LIMITS.turnBytesMax) this.#pipe.pause()
+    this.#rest = read < chunk.byteLength ? chunk.subarray(read) : undefined
+    if (this.#rest || this.#turnBytes >= PROCESS_LIMITS.turnBytesMax) this.#pipe.pause()
   }
 
   #nextTurn(): void {
-    if (this.#turnBytes >= PROCESS_LIMITS.turnBytesMax) this.#pipe.resume()
     this.#turnBytes = 0
+    const rest = this.#rest
+    this.#rest = undefined
+    if (rest) this.#read(rest)
+    if (!this.#rest) this.#pipe.resume()
   }
 
   #receive(batch: unknown[]): void {
