@@ -46,7 +46,7 @@ class ServiceSupervisor implements Supervisor {
   readonly #resources: ResourceWatch
   /** In order of start. */
   readonly #services = new Map<string, Slots>()
-  readonly #byMethod = new Map<string, { slots: Slots; method: ManifestMethod }>()
+  readonly #byMethod = new Map<string, { slots: Slots; method: ManifestMethod; apiVersion: string }>()
   readonly #channels: Channels
   readonly #listeners = new Set<Listener>()
   readonly #busy = new Map<string, Promise<unknown>>()
@@ -169,9 +169,7 @@ class ServiceSupervisor implements Supervisor {
 
   #callee(path: string): Callee | undefined {
     const found = this.#byMethod.get(path)
-    if (!found) return undefined
-    const { manifest } = found.slots.current.bundle
-    return { service: manifest.name, method: found.method, version: providedBy(manifest).get(apiOf(path)) ?? manifest.version }
+    return found && { service: found.slots.current.bundle.manifest.name, method: found.method, version: found.apiVersion }
   }
 
   #provider(api: string): string | undefined {
@@ -246,7 +244,11 @@ class ServiceSupervisor implements Supervisor {
     this.#byMethod.clear()
     for (const slots of this.#services.values()) {
       if (slots.current.starts === 0) continue
-      for (const method of slots.current.bundle.manifest.methods) this.#byMethod.set(method.path, { slots, method })
+      const { manifest } = slots.current.bundle
+      const provided = providedBy(manifest)
+      for (const method of manifest.methods) {
+        this.#byMethod.set(method.path, { slots, method, apiVersion: provided.get(apiOf(method.path)) ?? manifest.version })
+      }
     }
     this.#host.methodsChanged()
   }

@@ -136,6 +136,17 @@ t.test('a call of the caller that takes longer than its hand-over ends with SWAP
   t.same((await through(supervisor, { call: 'Add' })).answers, ['1.0.0 1'])
 })
 
+t.test('a swap does not wait for a call that comes back to it by way of another service', async (t) => {
+  const { supervisor } = await startPair({ holdTimeoutMs: 60_000 })
+  t.teardown(() => supervisor.close())
+  const bounce = through(supervisor, { call: 'Bounce', request: '300' })
+  await through(supervisor, { call: 'Add' })
+  const { heldMs } = await supervisor.swap(await pairBundle('front', '1.1.0'), {})
+  t.match((await bounce).answers[0], /answered/)
+  t.ok(heldMs < 60_000)
+  t.equal(supervisor.get('front')?.version, '1.1.0')
+})
+
 t.test('a slow reader at the end of a chain holds the first sender back, and loses nothing', async (t) => {
   const { supervisor } = await startPair()
   t.teardown(() => supervisor.close())
