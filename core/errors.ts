@@ -16,6 +16,7 @@ export type GrpcStatusName =
   | 'DEADLINE_EXCEEDED'
   | 'UNAVAILABLE'
   | 'INTERNAL'
+  | 'UNKNOWN'
 
 export interface ErrorRow {
   readonly status: GrpcStatusName
@@ -38,6 +39,13 @@ const table = {
   FLOORS_UNTRUSTED:      { status: 'PERMISSION_DENIED',   caller: 'stop, alert',                       when: 'signed floors that no trusted key signed, or older than those in force' },
   TRUST_MALFORMED:       { status: 'INVALID_ARGUMENT',    caller: 'publish the metadata again',        when: 'TUF metadata over a limit in size, depth or count, or of a shape that is not ours' },
   TRUST_THRESHOLD:       { status: 'PERMISSION_DENIED',   caller: 'have more of its keys sign',        when: 'fewer keys than a role demands signed its TUF metadata' },
+  TRUST_ROLLBACK:        { status: 'FAILED_PRECONDITION', caller: 'stop, alert',                       when: 'TUF metadata older than what this device, or the witness, has seen' },
+  TRUST_EXPIRED:         { status: 'FAILED_PRECONDITION', caller: 'publish fresh metadata',            when: 'TUF metadata that is expired by trusted time' },
+  TRUST_MISMATCH:        { status: 'DATA_LOSS',           caller: 'resend once, then alert',           when: 'a TUF document that is another one than the signed metadata above it names' },
+  TRUST_UNAVAILABLE:     { status: 'FAILED_PRECONDITION', caller: 'send what is named, then repeat',   when: 'a TUF document, or the statement of the witness, that a verdict needs is not there' },
+  TRUST_UNLISTED:        { status: 'PERMISSION_DENIED',   caller: 'have the key of its service sign it', when: 'no role that may sign for this path vouches for it' },
+  WITNESS_UNTRUSTED:     { status: 'PERMISSION_DENIED',   caller: 'stop, alert',                       when: 'a statement that no trusted witness signed, or not for this question' },
+  TRUST_KEY_LOCKED:      { status: 'PERMISSION_DENIED',   caller: 'give the right passphrase',         when: 'no passphrase given opens a private key of the trust repository' },
   METHOD_CONFLICT:       { status: 'FAILED_PRECONDITION', caller: 'remove the other service first',    when: 'another service, or the agent itself, already serves a method that the manifest declares' },
   METHOD_NOT_FOUND:      { status: 'UNIMPLEMENTED',       caller: 're-read the inventory',             when: 'nothing on this device serves the method' },
   CAPABILITY_DENIED:     { status: 'PERMISSION_DENIED',   caller: 'ask for less',                      when: 'a manifest asks for, or a service uses, a capability it is not granted' },
@@ -45,6 +53,7 @@ const table = {
   SERVICE_EXISTS:        { status: 'ALREADY_EXISTS',      caller: 'use Upgrade',                       when: 'Install of a service that runs in another version' },
   SERVICE_DOWN:          { status: 'FAILED_PRECONDITION', caller: 'look at the history of the service', when: 'the service that declares the method does not run (backoff, failed, stopped)' },
   SERVICE_CRASHED:       { status: 'ABORTED',             caller: 'retry if the call may be repeated',  when: 'the worker ended while it had this call' },
+  SERVICE_STATUS:        { status: 'UNKNOWN',             caller: 'see the status itself and its details', when: 'a service answered with a gRPC status of its own, as a standard API demands; that status is sent in place of this one' },
   SWAP_IN_PROGRESS:      { status: 'ABORTED',             caller: 're-read, decide again',             when: 'another change holds the slot, or a swap ended this stream' },
   SWAP_ROLLED_BACK:      { status: 'FAILED_PRECONDITION', caller: 'fix the bundle',                    when: 'the new version did not start, prove itself, take over in time or stay healthy; the version before serves' },
   SNAPSHOT_CORRUPT:      { status: 'DATA_LOSS',           caller: 'repeat the upgrade',                when: 'state handed over between two versions does not match its checksum; the version that gave it serves on' },

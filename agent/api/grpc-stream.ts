@@ -6,15 +6,13 @@ import { constants, type IncomingHttpHeaders, type ServerHttp2Session, type Serv
 import { promisify } from 'node:util'
 import { gunzip, inflate } from 'node:zlib'
 import { status as Status } from '@grpc/grpc-js'
+import type { Fields } from '../../services/sdk/wire.ts'
 import { Deframer, MessageTooLong, readHead, readMetadata, RESPONSE_HEADERS, writeFrame, writeFrames, writeTrailers, type Headers } from './grpc-wire.ts'
 
 const DECOMPRESS: Readonly<Record<string, (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>>> = {
   gzip: promisify(gunzip),
   deflate: promisify(inflate),
 }
-
-/** Header fields that the handler of a call sets. Keys in lower case; those in "-bin" hold base64. */
-export type Fields = Readonly<Record<string, string | string[]>>
 
 export interface GrpcStreamListener {
   message(bytes: Buffer): void

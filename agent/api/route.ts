@@ -4,10 +4,11 @@
  */
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2'
 import { status as Status, type Server, type StatusObject } from '@grpc/grpc-js'
-import { type ErrorCode, OffboxError } from '../../core/errors.ts'
+import { ERROR_TRAILER, type ErrorCode, OffboxError } from '../../core/errors.ts'
+import type { Fields, WireError } from '../../services/sdk/wire.ts'
 import { requestBytesMax } from '../limits.ts'
 import type { CallHandle, ClientCall, Supervisor } from '../supervisor/types.ts'
-import { GrpcStream, type Fields, type GrpcStreamListener } from './grpc-stream.ts'
+import { GrpcStream, type GrpcStreamListener } from './grpc-stream.ts'
 
 export interface RouteHooks<Admitted extends { readonly principal: string }> {
   /** Authorizes and audits. @throws ROLE_DENIED, LIMIT_REACHED */
@@ -145,17 +146,27 @@ class RoutedCall<A extends { readonly principal: string }> implements GrpcStream
     return true
   }
 
-  end(error?: { code: ErrorCode; message: string }): void {
-    if (error) this.#fail(new OffboxError(error.code, error.message))
-    if (this.#ended) return
-    this.#stream.end(Status.OK, 'OK', undefined, this.#answer)
-    this.#finish('OK')
+  sendMetadata(fields: Fields): void {
+    this.#stream.sendMetadata(fields)
   }
 
-  #fail(error: unknown): void {
+  end(error?: WireError, trailers?: Fields): void {
+    if (this.#ended) return
+    if (error?.status !== undefined) {
+      const details: Fields = error.details === undefined ? {} : { 'grpc-status-details-bin': error.details }
+      this.#stream.end(error.status, error.message, { ...trailers, ...details, [ERROR_TRAILER]: error.code })
+      this.#finish(error.code)
+    } else if (error) this.#fail(new OffboxError(error.code, error.message), trailers)
+    else {
+      this.#stream.end(Status.OK, 'OK', trailers, this.#answer)
+      this.#finish('OK')
+    }
+  }
+
+  #fail(error: unknown, trailers?: Fields): void {
     if (this.#ended) return
     const { code, details, metadata, errorCode } = this.#hooks.toStatus(error)
-    this.#stream.end(code, details, metadata.toHttp2Headers() as Fields)
+    this.#stream.end(code, details, { ...trailers, ...(metadata.toHttp2Headers() as Fields) })
     this.#finish(errorCode)
   }
 

@@ -1,7 +1,7 @@
 /** One client call on its way: held, or open in a worker, at times moved from one version to the next. */
 import type { ErrorCode } from '../../core/errors.ts'
 import type { ManifestMethod } from '../../core/manifest.ts'
-import { exactCopy, WIRE_LIMITS, type ToWorker, type WireError } from '../../services/sdk/wire.ts'
+import { exactCopy, WIRE_LIMITS, type Fields, type ToWorker, type WireError } from '../../services/sdk/wire.ts'
 import type { CallHandle, ClientCall } from './types.ts'
 
 /** An instance as a call sees it. */
@@ -153,12 +153,16 @@ export class Call implements CallHandle {
     return true
   }
 
-  onEnd(bytes: Uint8Array | undefined, error: WireError | undefined): void {
+  onMetadata(fields: Fields): void {
+    this.#client.sendMetadata?.(fields)
+  }
+
+  onEnd(bytes: Uint8Array | undefined, error: WireError | undefined, trailers?: Fields): void {
     const givesOne = this.method.kind === 'unary' || this.method.kind === 'clientStream'
     if (!error && givesOne && !bytes) this.#finish({ code: 'INTERNAL', message: 'the service ended the call without an answer' }, false)
     else {
       if (!error && bytes) this.#client.send(bytes)
-      this.#finish(error, false)
+      this.#finish(error, false, trailers)
     }
   }
 
@@ -192,7 +196,7 @@ export class Call implements CallHandle {
   }
 
   /** `error` undefined: OK, or nobody is there to be told. */
-  #finish(error?: WireError, cancelled = error === undefined): void {
+  #finish(error?: WireError, cancelled = error === undefined, trailers?: Fields): void {
     if (this.#ended) return
     this.#ended = true
     this.cancelExpiry?.()
@@ -202,6 +206,6 @@ export class Call implements CallHandle {
     else this.#owner.dropped(this)
     this.#request = undefined
     this.#waiting = []
-    if (!cancelled) this.#client.end(error)
+    if (!cancelled) this.#client.end(error, trailers)
   }
 }

@@ -342,7 +342,7 @@ export class Instance implements Carrier {
     } else this.#forCall(message)
   }
 
-  #forCall(message: Extract<FromWorker, { type: 'data' | 'end' | 'cancelled' | 'credit' }>): void {
+  #forCall(message: Extract<FromWorker, { type: 'data' | 'end' | 'metadata' | 'cancelled' | 'credit' }>): void {
     // A call that was cancelled or has ended may still have something under way.
     const call = this.#calls.get(message.call)
     if (!call) return
@@ -350,7 +350,8 @@ export class Instance implements Carrier {
       if (!call.onData(message.bytes)) this.kill('it broke the protocol: more messages than it was granted')
     } else if (message.type === 'credit') call.onCreditFromWorker(message.count)
     else if (message.type === 'cancelled') call.onCancelled(message.cursor)
-    else call.onEnd(message.bytes, message.error)
+    else if (message.type === 'metadata') call.onMetadata(message.fields)
+    else call.onEnd(message.bytes, message.error, message.trailers)
   }
 
   #log(level: LogLevel, message: string, fields: Record<string, unknown>): void {

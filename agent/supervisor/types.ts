@@ -5,6 +5,7 @@ import type { ErrorCode } from '../../core/errors.ts'
 import type { CircuitState } from './breaker.ts'
 import type { ServiceUse } from './account.ts'
 import type { Track } from '../change/types.ts'
+import type { Fields, WireError } from '../../services/sdk/wire.ts'
 import type { State } from './lifecycle.ts'
 
 /** A bundle that has passed trust/verify.ts. Only that module makes one. */
@@ -89,8 +90,10 @@ export interface ClientCall {
   readonly chain?: readonly string[]
   /** To the client. Returns false when the client's buffer is full: stop until `onDrain`. */
   send(message: Uint8Array): boolean
+  /** Initial metadata of the answer. A caller that has no use for it leaves this out. */
+  sendMetadata?(fields: Fields): void
   /** Ends the call: OK without an error. Once only. */
-  end(error?: { code: ErrorCode; message: string }): void
+  end(error?: WireError, trailers?: Fields): void
 }
 
 /** The client's side of a call, driven by the router. */

@@ -23,6 +23,9 @@ export function fakeServices({ caller, served }: FakeServicesOptions): ServiceCl
     metadata,
     signal: signal ?? new AbortController().signal,
     mark: () => {},
+    binaryMetadata: {},
+    sendMetadata: () => {},
+    setTrailers: () => {},
     begin: () => {},
     ...(timeoutMs === undefined ? {} : { deadlineMs: Date.now() + timeoutMs }),
   })

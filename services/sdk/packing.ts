@@ -50,7 +50,7 @@ class Writer {
     const list = this.#list
     switch (message.type) {
       case 'open':
-        if (message.onBehalfOf === undefined) this.#addOpen(message)
+        if (message.onBehalfOf === undefined && message.cursor === undefined) this.#addOpen(message)
         else this.#addOther(message)
         break
       case 'data':
@@ -58,7 +58,7 @@ class Writer {
         this.#addBytes(message.bytes)
         break
       case 'end':
-        if (message.error === undefined) {
+        if (message.error === undefined && message.trailers === undefined) {
           list.push('end', message.call)
           this.#addBytes(message.bytes)
         } else this.#addOther(message)

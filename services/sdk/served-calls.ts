@@ -1,7 +1,9 @@
 /** The worker's side of client calls: each `open` runs a handler of the service; messages and credits go both ways. */
 import { OffboxError } from '../../core/errors.ts'
+import { base64Of, binaryOf, textOf, toFields, type Fields, type Metadata } from './metadata.ts'
 import type { Call, Served } from './service.ts'
-import { exactCopy, toWireError, WIRE_LIMITS, type FromWorker, type ToWorker } from './wire.ts'
+import { GRPC_STATUS, type GrpcStatus, type StatusError } from './status.ts'
+import { exactCopy, toWireError, WIRE_LIMITS, type FromWorker, type ToWorker, type WireError } from './wire.ts'
 
 type Open = Extract<ToWorker, { type: 'open' }>
 type ForCall = Extract<ToWorker, { type: 'open' | 'data' | 'halfClose' | 'cancel' | 'credit' }>
@@ -86,6 +88,7 @@ export class ServedCalls {
       const bytes = reply(message)
       await call.outgoing.take()
       if (call.aborted) break
+      call.begun = true
       this.#send({ type: 'data', call: open.call, bytes })
       call.sent()
     }
@@ -96,23 +99,39 @@ export class ServedCalls {
     if (this.#calls.get(id) !== call) return
     this.#calls.delete(id)
     call.ended = true
-    if (bytes) this.#send({ type: 'end', call: id, bytes })
-    else this.#send({ type: 'end', call: id })
+    const { trailers } = call
+    this.#send({ type: 'end', call: id, ...(bytes ? { bytes } : {}), ...(trailers ? { trailers } : {}) })
   }
 
   #fail(open: Open, call: ServedCall, error: unknown): void {
     if (this.#calls.get(open.call) !== call) return
     this.#calls.delete(open.call)
     call.ended = true
-    const wire = toWireError(error)
+    const { trailers, ...wire } = toWireStatus(error)
     if (wire.code === 'INTERNAL') this.#failed(open.method, error)
-    this.#send({ type: 'end', call: open.call, error: wire })
+    const fields = trailers ?? call.trailers
+    this.#send({ type: 'end', call: open.call, error: wire, ...(fields ? { trailers: fields } : {}) })
   }
 }
 
 function cursorOf(text: unknown): string {
   if (typeof text === 'string' && text.length <= WIRE_LIMITS.cursorCharsMax) return text
   throw new OffboxError('LIMIT_REACHED', `a cursor is a text of up to ${WIRE_LIMITS.cursorCharsMax} characters`)
+}
+
+/** What a handler threw, as it crosses. A bundle brings its own copy of StatusError, so the class cannot be asked. */
+function toWireStatus(error: unknown): WireError & { trailers?: Fields } {
+  const wire = toWireError(error)
+  if (wire.code !== 'SERVICE_STATUS') return wire
+  const { status, details, trailers } = error as Partial<StatusError>
+  try {
+    const number = Object.hasOwn(GRPC_STATUS, String(status)) ? GRPC_STATUS[status as GrpcStatus] : GRPC_STATUS.UNKNOWN
+    const text = details instanceof Uint8Array ? base64Of(details) : undefined
+    if (text !== undefined && text.length > WIRE_LIMITS.statusDetailsCharsMax) throw new TypeError('the details of a status are too long')
+    return { ...wire, status: number, ...(text === undefined ? {} : { details: text }), ...(trailers ? { trailers: toFields(trailers) } : {}) }
+  } catch (error) {
+    return toWireError(error)
+  }
 }
 
 /** A copy of what a handler gave: it may keep its own, and give it again. */
@@ -128,6 +147,9 @@ class ServedCall implements Serving {
   readonly about: Call
   readonly id: number
   ended = false
+  /** Something of the answer has been sent. */
+  begun = false
+  trailers: Fields | undefined
   /** Where the stream stands, and where it will once the next message is sent. */
   cursor: string | undefined
   #marked: string | undefined
@@ -144,9 +166,16 @@ class ServedCall implements Serving {
     const signal = () => this.#signal()
     this.about = {
       principal,
-      metadata,
+      metadata: textOf(metadata),
+      get binaryMetadata() {
+        return binaryOf(metadata)
+      },
       get signal() {
         return signal()
+      },
+      sendMetadata: (own) => this.#sendMetadata(own),
+      setTrailers: (own) => {
+        this.trailers = toFields(own)
       },
       mark: (cursor) => {
         this.#marked = cursorOf(cursor)
@@ -184,6 +213,13 @@ class ServedCall implements Serving {
     this.#abort?.abort(this.#reason)
     this.incoming.close()
     this.outgoing.grant(1)
+  }
+
+  #sendMetadata(metadata: Metadata): void {
+    const fields = toFields(metadata)
+    if (this.begun || this.ended) throw new TypeError('initial metadata comes before the first message, and once')
+    this.begun = true
+    if (!this.aborted) this.#send({ type: 'metadata', call: this.id, fields })
   }
 
   #signal(): AbortSignal {

@@ -11,8 +11,11 @@
 import type { Capabilities } from '../../core/capabilities.ts'
 import type { Health } from '../../core/health.ts'
 import type { Method, Plain } from '../../proto/codec.ts'
+import type { Metadata } from './metadata.ts'
 
 export { OffboxError } from '../../core/errors.ts'
+export { StatusError, type GrpcStatus } from './status.ts'
+export type { Metadata } from './metadata.ts'
 export type * from '../../core/capabilities.ts'
 export type { Health } from '../../core/health.ts'
 
@@ -115,8 +118,14 @@ export interface Call {
   readonly signal: AbortSignal
   /** Wall time by which the caller wants the answer, Unix milliseconds; undefined without a deadline. */
   readonly deadlineMs?: number
-  /** Request metadata with ASCII values, keys in lower case. */
+  /** Request metadata with ASCII values, keys in lower case. What came several times is joined by ", ". */
   readonly metadata: Readonly<Record<string, string>>
+  /** Request metadata with binary values: keys end in "-bin". */
+  readonly binaryMetadata: Readonly<Record<string, readonly Uint8Array[]>>
+  /** Sends initial metadata now; before the first message, once. @throws TypeError it may not be sent, or it is too late */
+  sendMetadata(metadata: Metadata): void
+  /** What goes out with the status when the call ends; replaces what was set before. @throws TypeError it may not be sent */
+  setTrailers(metadata: Metadata): void
   /**
    * A resumable stream that the version before began: the cursor up to which the client has it. The handler goes on behind it.
    */

@@ -81,6 +81,9 @@ function caller(service: Service, stopping: AbortSignal, principal: string): Pic
     metadata: {},
     signal: cancel ? AbortSignal.any([stopping, cancel.signal]) : stopping,
     mark: () => {},
+    binaryMetadata: {},
+    sendMetadata: () => {},
+    setTrailers: () => {},
     begin: () => {},
   })
   return {

@@ -6,10 +6,12 @@ import { isErrorCode, type ErrorCode } from '../../core/errors.ts'
 import type { Health } from '../../core/health.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import type { MethodKind } from '../../proto/codec.ts'
+import { isFields, type Fields } from './metadata.ts'
 import type { Snapshot } from './service.ts'
 
 export type { Snapshot } from './service.ts'
 export { pack, unpack } from './packing.ts'
+export type { Fields } from './metadata.ts'
 
 export const WIRE_LIMITS = {
   /** Messages that one stream may have under way in one direction before the receiver grants more. */
@@ -21,6 +23,8 @@ export const WIRE_LIMITS = {
   /** What a service says about where one of its streams stands. */
   cursorCharsMax: 256,
   errorCharsMax: 2_000,
+  /** A google.rpc.Status, in base64. */
+  statusDetailsCharsMax: 6_000,
   logMessageCharsMax: 500,
   /** Fields of one log line, as JSON. */
   logFieldsCharsMax: 4_000,
@@ -46,6 +50,9 @@ export interface SealedSnapshot extends Snapshot {
 export interface WireError {
   readonly code: ErrorCode
   readonly message: string
+  /** Of SERVICE_STATUS: the gRPC status, 1 to 16, and an encoded google.rpc.Status in base64. */
+  readonly status?: number
+  readonly details?: string
 }
 
 /** What the agent asks of the service itself. One answer (`done`) each. */
@@ -100,7 +107,9 @@ export type ToWorker =
 export type FromWorker =
   | { readonly type: 'data'; readonly call: number; readonly bytes: Uint8Array }
   /** The last of a call; `bytes` is the answer of a method that gives exactly one. */
-  | { readonly type: 'end'; readonly call: number; readonly bytes?: Uint8Array; readonly error?: WireError }
+  | { readonly type: 'end'; readonly call: number; readonly bytes?: Uint8Array; readonly error?: WireError; readonly trailers?: Fields }
+  /** Initial metadata of an answer. */
+  | { readonly type: 'metadata'; readonly call: number; readonly fields: Fields }
   /** `cursor`: where the stream stands, if the service said so. */
   | { readonly type: 'cancelled'; readonly call: number; readonly cursor?: string }
   | { readonly type: 'credit'; readonly call: number; readonly count: number }
@@ -239,7 +248,11 @@ export function readFromWorker(raw: unknown): FromWorker[] {
 function isFromWorker(message: Record<string, unknown>): boolean {
   const { type, call, id, bytes, error } = message
   if (type === 'data') return isNumber(call) && isMessageBytes(bytes)
-  if (type === 'end') return isNumber(call) && (bytes === undefined || isMessageBytes(bytes)) && isMaybeError(error)
+  if (type === 'end') {
+    const { trailers } = message
+    return isNumber(call) && (bytes === undefined || isMessageBytes(bytes)) && isMaybeError(error) && (trailers === undefined || isFields(trailers))
+  }
+  if (type === 'metadata') return isNumber(call) && isFields(message['fields'])
   if (type === 'cancelled') return isNumber(call) && (message['cursor'] === undefined || isText(message['cursor'], WIRE_LIMITS.cursorCharsMax))
   if (type === 'credit') return isNumber(call) && isNumber(message['count']) && message['count'] <= WIRE_LIMITS.streamWindowMessages
   if (type === 'done') return isNumber(id) && isMaybeError(error)
@@ -305,6 +318,8 @@ const isText = (value: unknown, charsMax: number) => typeof value === 'string' &
 const isMessageBytes = (value: unknown) => value instanceof Uint8Array && value.byteLength <= WIRE_LIMITS.messageBytesMax
 const isMaybeError = (value: unknown) => {
   if (value === undefined) return true
-  const { code, message } = (value ?? {}) as { code?: unknown; message?: unknown }
-  return isErrorCode(code) && isText(message, WIRE_LIMITS.errorCharsMax)
+  const { code, message, status, details } = (value ?? {}) as Record<string, unknown>
+  const ownStatus = status === undefined || (isNumber(status) && status >= 1 && status <= 16)
+  const ownDetails = details === undefined || (isText(details, WIRE_LIMITS.statusDetailsCharsMax) && /^[A-Za-z0-9+/=]*$/.test(details as string))
+  return isErrorCode(code) && isText(message, WIRE_LIMITS.errorCharsMax) && ownStatus && ownDetails
 }
