@@ -1,0 +1,268 @@
+/**
+ * What this device believes of its fleet's repository. Metadata comes in pushes; what a verified target says admits a file. Everything in the
+ * store is signed and verified anew at each start, so that nothing is believed for lying there.
+ */
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { join } from 'node:path'
+import type { Clock } from '../../../core/clock.ts'
+import { messageOf, OffboxError } from '../../../core/errors.ts'
+import type { TrustedKeys } from '../../../core/signing.ts'
+import { type Documents, NO_DOCUMENTS, NO_SOURCE, sourceOf } from '../../../core/trust/documents.ts'
+import { type Heights, highest, isBelow, requireHeights } from '../../../core/trust/heights.ts'
+import { DEVICE_RULES, type MetadataRules, remembering } from '../../../core/trust/rules.ts'
+import { NONCE_BYTES, readStatement, type SignedStatement, type Statement } from '../../../core/trust/statement.ts'
+import { TrustedTime } from '../../../core/trust/time.ts'
+import { Verification, type VerifiedTarget } from '../../../core/trust/verification.ts'
+import { filesOf, type MetadataPush } from '../../../core/tuf/push.ts'
+import type { AtomicFiles } from '../../store/atomic.ts'
+import { Copies } from './copies.ts'
+import { EMPTY_RECORD, packRecord, pruned, sameDocuments, type TrustRecord, unpackRecord } from './record.ts'
+
+/** A statement answers a nonce that is no older: a relay takes milliseconds, a person with a recorded answer does not. */
+export const challengeLifetimeMs = 60_000
+
+/** When a statement of the witness, made since this start, is needed before anything new is believed. */
+export type WitnessNeed =
+  /** Never; there is no witness. */
+  | 'never'
+  /** After a start that found no usable store: diskless, wiped, or both copies damaged. */
+  | 'without-store'
+  /** After every start. */
+  | 'always'
+
+export interface TufTrustOptions {
+  readonly files: AtomicFiles
+  readonly stateDir: string
+  readonly fleet: string
+  /** Root metadata from the image. */
+  readonly anchor: Uint8Array
+  readonly clock: Clock
+  /** Of the image, Unix milliseconds. */
+  readonly buildTimeMs: number
+  readonly witness: { readonly keys: TrustedKeys; readonly need: WitnessNeed }
+  /** For tests that show what a rule is good for. */
+  readonly rules?: MetadataRules
+}
+
+export class TufTrust {
+  readonly #options: TufTrustOptions
+  readonly #rules: MetadataRules
+  readonly #copies: Copies
+  readonly time: TrustedTime
+  #record: TrustRecord = EMPTY_RECORD
+  /** Nothing below it is accepted, whoever saw it. */
+  #floor: { heights: Heights; seenBy: string } | null = null
+  /** What the witness said last. */
+  #witnessed: Heights | null = null
+  #needsWitness: boolean
+  #challenge: { nonce: Uint8Array; untilMs: number } | null = null
+  #last: Promise<unknown> = Promise.resolve()
+  #problems: readonly string[] = []
+
+  private constructor(options: TufTrustOptions) {
+    this.#options = options
+    this.#rules = remembering(options.rules ?? DEVICE_RULES)
+    this.#copies = new Copies(options.files, join(options.stateDir, 'trust', 'tuf'))
+    this.time = new TrustedTime(options.clock, options.buildTimeMs)
+    this.#needsWitness = options.witness.need !== 'never'
+  }
+
+  /**
+   * Reads the store. A damaged copy is made good from the other one; `problems` tells.
+   * @throws TRUST_MALFORMED, TRUST_THRESHOLD the anchor is no usable root
+   */
+  static async open(options: TufTrustOptions): Promise<TufTrust> {
+    const trust = new TufTrust(options)
+    await trust.#load()
+    return trust
+  }
+
+  /** What was wrong with the store at the start, for the log. */
+  get problems(): readonly string[] {
+    return this.#problems
+  }
+
+  /** How far the repository is known to have come; null on a device that knows nothing yet. */
+  get heights(): Heights | null {
+    return this.#floor?.heights ?? null
+  }
+
+  /** Whether updates wait for a statement of the witness. */
+  get needsWitness(): boolean {
+    return this.#needsWitness
+  }
+
+  /** A fresh question for the witness, 32 bytes; the one before it becomes void. Valid for `challengeLifetimeMs`. */
+  challenge(): Uint8Array {
+    const nonce = new Uint8Array(randomBytes(NONCE_BYTES))
+    this.#challenge = { nonce, untilMs: this.#options.clock.monotonicMs() + challengeLifetimeMs }
+    return nonce
+  }
+
+  /**
+   * Takes the answer to the last challenge, once. Durable when it resolves.
+   * @throws WITNESS_UNTRUSTED badly signed, for another fleet, or for another question than the last one
+   * @throws TRUST_ROLLBACK the witness has seen less than it said before: it was set back
+   */
+  async acceptStatement(signed: SignedStatement): Promise<void> {
+    await this.#inTurn(async () => {
+      const statement = readStatement(signed, this.#options.witness.keys)
+      this.#requireAnswer(statement)
+      if (this.#witnessed) {
+        if (!statement.heights) throw new OffboxError('TRUST_ROLLBACK', 'the witness has forgotten what it saw')
+        requireHeights(statement.heights, this.#witnessed, 'the same witness')
+      }
+      await this.#keep({ ...this.#record, statement: signed })
+      this.#believe(statement)
+      this.#challenge = null
+      this.#needsWitness = false
+    })
+  }
+
+  /**
+   * Verifies pushed metadata and says what it vouches for. What was accepted on the way is kept also when a later part is refused, as TUF
+   * demands; versions it has seen are never taken back. Durable when it resolves. A push of roots alone, with no `paths`, only moves the root.
+   * @param paths of targets, e.g. "services/telemetry/1.1.0.offbox"
+   * @returns in the order of `paths`
+   * @throws TRUST_MALFORMED, TRUST_THRESHOLD, TRUST_ROLLBACK, TRUST_EXPIRED, TRUST_MISMATCH, TRUST_UNAVAILABLE, TRUST_UNLISTED, STORE_FULL
+   */
+  async update(push: MetadataPush, paths: readonly string[]): Promise<readonly VerifiedTarget[]> {
+    return await this.#inTurn(async () => {
+      if (this.#needsWitness) throw new OffboxError('TRUST_UNAVAILABLE', 'there is no statement of the witness since this start')
+      const files = filesOf(push)
+      const verification = this.#verification(this.#record.documents, sourceOf(files))
+      try {
+        if (!files.has('timestamp.json') && paths.length === 0) {
+          await verification.refreshRoot()
+          return []
+        }
+        await verification.refresh()
+        this.#requireFloor(verification.heights)
+        const targets: VerifiedTarget[] = []
+        for (const path of paths) targets.push(await find(verification, path))
+        return targets
+      } finally {
+        await this.#keepAccepted(verification)
+      }
+    })
+  }
+
+  async #load(): Promise<void> {
+    const problems: string[] = []
+    const found: { record: TrustRecord; verification: Verification; bytes: Uint8Array }[] = []
+    // The anchor is checked by itself first, so that a bad image is not taken for a bad store.
+    this.#verification(NO_DOCUMENTS)
+    const copies = await this.#copies.read()
+    for (const { name, bytes, corrupt } of copies) {
+      if (corrupt) problems.push(`copy ${name} failed its checksum`)
+      if (!bytes) continue
+      try {
+        const record = unpackRecord(bytes)
+        const verification = this.#verification(record.documents)
+        verification.loadStored()
+        found.push({ record, verification, bytes })
+      } catch (error) {
+        if (!(error instanceof OffboxError)) throw error
+        problems.push(`copy ${name} is not believed: ${error.message}`)
+      }
+    }
+    for (const { record, verification } of found) this.#adopt(record, verification, problems)
+    if (found.length > 0 && this.#options.witness.need === 'without-store') this.#needsWitness = false
+    await this.#makeGood(
+      found.map(({ bytes }) => bytes),
+      problems,
+    )
+    this.#problems = problems
+  }
+
+  /** Of two copies the one that has come further; both count as seen. */
+  #adopt(record: TrustRecord, verification: Verification, problems: string[]): void {
+    const { heights } = verification
+    if (verification.issuedAtMs > 0) this.time.learn('timestamp', verification.issuedAtMs, heights.keys)
+    if (this.#record === EMPTY_RECORD || (this.#floor && isBelow(this.#floor.heights, heights))) this.#record = record
+    this.#raise(heights, 'this device')
+    if (!record.statement) return
+    try {
+      this.#believe(readStatement(record.statement, this.#options.witness.keys))
+    } catch (error) {
+      // An image may bring another witness: its predecessor's word is no reason to lose the rest.
+      problems.push(`the stored statement is not believed: ${messageOf(error)}`)
+    }
+  }
+
+  async #makeGood(found: readonly Uint8Array[], problems: string[]): Promise<void> {
+    const [one, other] = found
+    if (!one || (other && Buffer.compare(one, other) === 0)) return
+    try {
+      await this.#keep(this.#record)
+    } catch (error) {
+      // It can be read, which is what matters now; the next update tells of it if it lasts.
+      problems.push(`the store could not be made good: ${messageOf(error)}`)
+    }
+  }
+
+  /** Roots always: they only ever go on. The rest if it is not below what was seen. */
+  async #keepAccepted(verification: Verification): Promise<void> {
+    const { documents, heights } = verification
+    const before = this.#record.documents
+    let kept: Documents = { ...before, roots: documents.roots }
+    if (!this.#floor || !isBelow(heights, this.#floor.heights)) {
+      kept = pruned(documents)
+      this.#raise(heights, 'this device')
+      if (verification.issuedAtMs > 0) this.time.learn('timestamp', verification.issuedAtMs, heights.keys)
+    }
+    if (!sameDocuments(kept, before)) await this.#keep({ ...this.#record, documents: kept })
+  }
+
+  async #keep(record: TrustRecord): Promise<void> {
+    await this.#copies.write(packRecord(record))
+    this.#record = record
+  }
+
+  #requireAnswer(statement: Statement): void {
+    const refuse = (why: string) => new OffboxError('WITNESS_UNTRUSTED', `the statement of the witness ${why}`)
+    if (statement.fleet !== this.#options.fleet) throw refuse(`is for fleet ${JSON.stringify(statement.fleet.slice(0, 40))}`)
+    if (!this.#challenge || this.#options.clock.monotonicMs() > this.#challenge.untilMs) throw refuse('comes unasked, or too late')
+    if (!timingSafeEqual(Buffer.from(statement.nonce, 'hex'), this.#challenge.nonce)) throw refuse('answers another question')
+  }
+
+  #believe({ heights, timeMs }: Statement): void {
+    this.time.learn('witness', timeMs)
+    if (!heights) return
+    this.#witnessed = heights
+    this.#raise(heights, 'the witness')
+  }
+
+  #raise(heights: Heights, seenBy: string): void {
+    if (this.#floor && !isBelow(this.#floor.heights, heights)) return
+    this.#floor = { heights: this.#floor ? highest(this.#floor.heights, heights) : heights, seenBy }
+  }
+
+  #requireFloor(heights: Heights): void {
+    if (this.#floor) requireHeights(heights, this.#floor.heights, this.#floor.seenBy)
+  }
+
+  #verification(stored: Documents, source = NO_SOURCE): Verification {
+    const nowMs = (keys: string) => this.time.nowMs(keys)
+    return new Verification({ anchor: this.#options.anchor, stored, source, nowMs, rules: this.#rules })
+  }
+
+  async #inTurn<T>(act: () => Promise<T>): Promise<T> {
+    const done = this.#last.catch(() => {}).then(act)
+    this.#last = done
+    return await done
+  }
+}
+
+/** @throws BUNDLE_CORRUPT `file` is not the one that the target means */
+export function requireTargetFile(target: VerifiedTarget, file: Uint8Array): void {
+  const sha256 = createHash('sha256').update(file).digest('hex')
+  if (file.length === target.length && sha256 === target.hashes['sha256']) return
+  throw new OffboxError('BUNDLE_CORRUPT', `${target.path} is not the file that ${target.role} signed for`)
+}
+
+async function find(verification: Verification, path: string): Promise<VerifiedTarget> {
+  const target = await verification.target(path)
+  if (!target) throw new OffboxError('TRUST_UNLISTED', `no role that may sign for ${JSON.stringify(path.slice(0, 200))} vouches for it`)
+  return target
+}
