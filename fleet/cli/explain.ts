@@ -42,6 +42,7 @@ export function explain(status: ServiceStatus, nowMs: number): Explanation {
     ...crashWords(status, crashes),
     ...callWords(status),
     ...usageWords(status),
+    ...tierWords(status),
     ...(change ? changeWords(change) : []),
     ...lastWords(status),
   ]
@@ -61,6 +62,16 @@ export function explanationText({ summary, why, next }: Explanation): string {
       next.map(({ text }) => text),
     ),
   ].join('\n')
+}
+
+/** Where it runs, and what should confine it there but does not. */
+function tierWords({ tier, confinement }: ServiceStatus): string[] {
+  if (tier === '' || confinement.length === 0) return []
+  const held = confinement.filter((one) => !one.startsWith('no ') && one !== tier)
+  const lacking = confinement.filter((one) => one.startsWith('no '))
+  const where = tier === 'process' ? 'a process of its own' : 'a worker thread of the agent'
+  const rest = lacking.length > 0 ? `; this device has ${lacking.join('; ')}` : ''
+  return [`it runs in ${where}, confined by ${held.join(', ')}${rest}`]
 }
 
 interface Crashes {

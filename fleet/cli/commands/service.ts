@@ -23,13 +23,14 @@ export function serviceCommands(root: Command): void {
         const rows = services.map((one) => [
           one.service,
           one.version,
+          one.tier,
           ServiceState[one.state] ?? '?',
           health(one),
           one.change ? changeText(one.change) : '',
           one.starts,
           callsText(one),
         ])
-        return table(['service', 'version', 'state', 'health', 'change', 'starts', 'calls'], rows, `${deviceId} runs no service`)
+        return table(['service', 'version', 'tier', 'state', 'health', 'change', 'starts', 'calls'], rows, `${deviceId} runs no service`)
       })
     }),
   )
