@@ -1,20 +1,29 @@
 import t, { type Test } from 'tap'
 import { Back, Front } from '../../fixtures/services/pair/methods.ts'
-import { ask, begin, pairBundle, startPair, through } from '../../fixtures/services/pair/bundle.ts'
+import { ask, begin, type PairTiers, pairBundle, startPair, through, tierOf } from '../../fixtures/services/pair/bundle.ts'
 import { until } from './harness.ts'
 
-t.test('a service calls another: all four kinds of calls', async (t) => {
-  const { supervisor } = await startPair()
-  t.teardown(() => supervisor.close())
-  t.same((await through(supervisor, { call: 'Add' })).answers, ['1.0.0 1'])
-  t.same((await through(supervisor, { call: 'Sum', requests: Array.from({ length: 1_000 }, () => '2') })).answers, ['2000'])
-  const numbers = (await through(supervisor, { call: 'Count', request: '1000' })).answers[0]?.split('\n')
-  t.equal(numbers?.length, 1_000)
-  t.equal(numbers?.at(-1), '1000')
-  const words = Array.from({ length: 500 }, (_, index) => `w${index}`)
-  t.same((await through(supervisor, { call: 'Echo', requests: words })).answers[0]?.split('\n'), words)
-  t.same((await through(supervisor, { call: 'Count', take: 7 })).answers[0]?.split('\n').length, 7, 'a stream without end, left')
-})
+/** Both tiers, and both ways between them. */
+const TIERS: readonly PairTiers[] = [{}, { front: 'process' }, { back: 'process' }, { front: 'process', back: 'process' }]
+const named = (tiers: object) =>
+  Object.entries({ front: 'worker', back: 'worker', ...tiers })
+    .map(([name, tier]) => `${name} in a ${tier}`)
+    .join(', ')
+
+for (const tiers of TIERS)
+  t.test(`a service calls another, all four kinds of calls: ${named(tiers)}`, async (t) => {
+    const { supervisor } = await startPair({}, ['back', 'front'], tiers)
+    t.teardown(() => supervisor.close())
+    t.match([supervisor.get('front')?.tier, supervisor.get('back')?.tier], [tiers.front ?? 'worker', tiers.back ?? 'worker'])
+    t.same((await through(supervisor, { call: 'Add' })).answers, ['1.0.0 1'])
+    t.same((await through(supervisor, { call: 'Sum', requests: Array.from({ length: 1_000 }, () => '2') })).answers, ['2000'])
+    const numbers = (await through(supervisor, { call: 'Count', request: '1000' })).answers[0]?.split('\n')
+    t.equal(numbers?.length, 1_000)
+    t.equal(numbers?.at(-1), '1000')
+    const words = Array.from({ length: 500 }, (_, index) => `w${index}`)
+    t.same((await through(supervisor, { call: 'Echo', requests: words })).answers[0]?.split('\n'), words)
+    t.same((await through(supervisor, { call: 'Count', take: 7 })).answers[0]?.split('\n').length, 7, 'a stream without end, left')
+  })
 
 t.test('the callee is told who calls, for whom and how deep', async (t) => {
   const { supervisor } = await startPair()
@@ -90,41 +99,43 @@ t.test('a circle of calls ends with its own error, and both services serve on', 
   t.same(supervisor.get('front')?.circuits, [{ api: 'test.Back', service: 'back', state: 'closed', failures: 0, retryAtMs: 0 }])
 })
 
-t.test('the callee swaps while it is called all the time: no call lost, none twice', async (t) => {
-  const { supervisor } = await startPair()
-  t.teardown(() => supervisor.close())
-  await ask(supervisor, Front.Begin)
-  const report = async () => JSON.parse((await ask(supervisor, Front.Report)).answers[0] ?? '{}')
-  while ((await report()).answered < 100);
-  for (const version of ['1.1.0', '1.2.0']) {
-    await supervisor.swap(await pairBundle('back', version), {})
+for (const tiers of TIERS)
+  t.test(`the callee swaps while it is called all the time: no call lost, none twice: ${named(tiers)}`, async (t) => {
+    const { supervisor } = await startPair({}, ['back', 'front'], tiers)
+    t.teardown(() => supervisor.close())
+    await ask(supervisor, Front.Begin)
+    const report = async () => JSON.parse((await ask(supervisor, Front.Report)).answers[0] ?? '{}')
+    while ((await report()).answered < 100);
+    for (const version of ['1.1.0', '1.2.0']) {
+      await supervisor.swap(await pairBundle('back', version, tierOf(tiers.back)), {})
+      const { answered } = await report()
+      while ((await report()).answered < answered + 100);
+      await supervisor.commit('back')
+    }
+    await supervisor.swap(await pairBundle('back', '1.3.0', tierOf(tiers.back)), {})
     const { answered } = await report()
     while ((await report()).answered < answered + 100);
-    await supervisor.commit('back')
-  }
-  await supervisor.swap(await pairBundle('back', '1.3.0'), {})
-  const { answered } = await report()
-  while ((await report()).answered < answered + 100);
-  await supervisor.revert('back', 'for the test')
-  const last = await report()
-  while ((await report()).answered < last.answered + 100);
-  await endsWithNoneLost(t, supervisor)
-})
+    await supervisor.revert('back', 'for the test')
+    const last = await report()
+    while ((await report()).answered < last.answered + 100);
+    await endsWithNoneLost(t, supervisor)
+  })
 
-t.test('the caller swaps while it calls all the time: what it began is finished before it hands over', async (t) => {
-  const { supervisor } = await startPair()
-  t.teardown(() => supervisor.close())
-  await ask(supervisor, Front.Begin)
-  const report = async () => JSON.parse((await ask(supervisor, Front.Report)).answers[0] ?? '{}')
-  while ((await report()).answered < 100);
-  for (const version of ['1.1.0', '1.2.0', '1.3.0']) {
-    await supervisor.swap(await pairBundle('front', version), {})
-    await supervisor.commit('front')
-    const { answered } = await report()
-    while ((await report()).answered < answered + 100);
-  }
-  await endsWithNoneLost(t, supervisor)
-})
+for (const tiers of TIERS)
+  t.test(`the caller swaps while it calls all the time: what it began is finished before it hands over: ${named(tiers)}`, async (t) => {
+    const { supervisor } = await startPair({}, ['back', 'front'], tiers)
+    t.teardown(() => supervisor.close())
+    await ask(supervisor, Front.Begin)
+    const report = async () => JSON.parse((await ask(supervisor, Front.Report)).answers[0] ?? '{}')
+    while ((await report()).answered < 100);
+    for (const version of ['1.1.0', '1.2.0', '1.3.0']) {
+      await supervisor.swap(await pairBundle('front', version, tierOf(tiers.front)), {})
+      await supervisor.commit('front')
+      const { answered } = await report()
+      while ((await report()).answered < answered + 100);
+    }
+    await endsWithNoneLost(t, supervisor)
+  })
 
 t.test('a call of the caller that takes longer than its hand-over ends with SWAP_IN_PROGRESS, and the swap goes on', async (t) => {
   const { supervisor } = await startPair()
