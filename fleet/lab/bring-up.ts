@@ -38,6 +38,8 @@ export interface LabWish {
   readonly local: boolean
   /** Only the first so many devices are virtual machines, the others processes on the same network; default: all. */
   readonly virtual?: number
+  /** A build of the agent for the image, other than dist/agent: a drill's. */
+  readonly agentDir?: string
 }
 
 export interface Lab {
@@ -71,7 +73,7 @@ export async function bringUp(wish: LabWish, context: LabContext): Promise<Lab> 
   if (place.why) say(place.why)
   const virtual = place.boot === 'pxe' ? (wish.virtual ?? devices.length) : 0
   const bundles = await buildBundles(home, say)
-  if (virtual > 0) await buildImage(home, say, signal)
+  if (virtual > 0) await buildImage(home, say, signal, wish.agentDir)
   signal.throwIfAborted()
 
   const log = place.log(home)

@@ -49,12 +49,16 @@ export async function buildBundles(home: Home, say: (text: string) => void): Pro
 }
 
 /** Runs image/build.ts as a program: fleet imports nothing of image. @throws SETUP_MISSING with its last words */
-export async function buildImage(home: Home, say: (text: string) => void, signal: AbortSignal): Promise<void> {
+export async function buildImage(home: Home, say: (text: string) => void, signal: AbortSignal, agentDir?: string): Promise<void> {
   say('building the network image')
-  const child = spawn(process.execPath, [join(root, 'image/build.ts'), '--home', home.path, '--out', home.image, '--json'], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    signal,
-  })
+  const child = spawn(
+    process.execPath,
+    [join(root, 'image/build.ts'), '--home', home.path, '--out', home.image, ...(agentDir ? ['--agent', agentDir] : []), '--json'],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      signal,
+    },
+  )
   const words: string[] = []
   createInterface({ input: child.stderr }).on('line', (line) => {
     words.push(line)

@@ -8,7 +8,8 @@ import { OffboxError } from '../../core/errors.ts'
 export type LabLog = (message: string, fields?: Readonly<Record<string, unknown>>) => void
 
 const OUTPUT_BYTES_MAX = 256 * 1024
-const COMMAND_TIMEOUT_MS = 30_000
+/** Also of an install on a machine under TCG, with two others on the same cores. */
+const COMMAND_TIMEOUT_MS = 90_000
 const TERM_GRACE_MS = 2_000
 
 /**

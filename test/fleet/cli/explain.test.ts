@@ -62,6 +62,11 @@ const TABLE: readonly Row[] = [
     says: ['      one call of test.Back, which back serves, is under way to see whether it answers again; the others end at once (CIRCUIT_OPEN)'],
   },
   {
+    of: 'serving from a process that could not be confined in full',
+    status: { state: READY, health: healthy, tier: 'process', confinement: ['process', 'ses', 'pid namespace', 'no uid of its own: the agent is not root'] },
+    says: ['      it runs in a process of its own, confined by ses, pid namespace; this device has no uid of its own: the agent is not root'],
+  },
+  {
     of: 'loaded',
     status: { state: LOADED },
     says: ['telemetry 1.1.0 is verified and stored, and has no worker yet', 'Next: its worker is started'],
