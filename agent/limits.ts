@@ -8,6 +8,9 @@ export const stepsMax = 64
 export const receiptsMax = 256
 /** Receipts in one answer. */
 export const receiptsPerAnswerMax = 64
+/** Services installed at once, and changes of their versions that are open at once: each of those has a second worker. */
+export const servicesMax = 64
+export const changesOpenMax = 8
 /** First and longest pause before a commit or revert that failed is tried again. */
 export const settleRetryMsMin = 500
 export const settleRetryMsMax = 30_000

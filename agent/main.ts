@@ -33,6 +33,7 @@ import { Metrics } from './metrics/open-metrics.ts'
 import { processNumbers } from './metrics/process.ts'
 import { AtomicFiles } from './store/atomic.ts'
 import { nodeFileSystem } from './store/file-system.ts'
+import { readRoom } from './store/room.ts'
 import { createSupervisor } from './supervisor/supervisor.ts'
 import { FloorStore } from './trust/floors.ts'
 import { BundleStore } from './trust/store.ts'
@@ -102,6 +103,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
     verify: (file) => verifyBundle(file, anchors.bundleKeys),
     granted: new Set(CAPABILITIES),
     isOwnMethod,
+    room: async () => await readRoom(stateDir),
     forgetState: async (service) => await drivers.forget(service),
     clock,
     log,

@@ -1,8 +1,9 @@
 /** Install, upgrade and removal of services as changes: what each step does to the store and to the supervisor. */
 import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
-import { type Capability, KERNEL_VERSION } from '../../core/manifest.ts'
+import { type Capability, KERNEL_VERSION, type Manifest } from '../../core/manifest.ts'
 import type { Clock } from '../../core/clock.ts'
 import { confirmTimeoutMsDefault, reasonCharsMax, serviceRetryMsMax, serviceRetryMsMin } from '../limits.ts'
+import { WIRE_LIMITS } from '../../services/sdk/wire.ts'
 import type { Supervisor, VerifiedBundle } from '../supervisor/types.ts'
 import { admit, admitFloor } from '../trust/admit.ts'
 import type { FloorStore } from '../trust/floors.ts'
@@ -10,6 +11,7 @@ import type { BundleStore } from '../trust/store.ts'
 import { admitDependencies, admitRemoval, kernelUnsatisfied, refuse, unsatisfied } from './dependencies.ts'
 import type { Engine } from './engine.ts'
 import { InstalledServices } from './installed.ts'
+import { admitRoom, type Room } from './preflight.ts'
 import { slotOf } from './rules.ts'
 import { startInOrder } from './start-order.ts'
 import type { ChangeHandler, ChangeRecord } from './types.ts'
@@ -24,6 +26,8 @@ export interface ServiceChangesOptions {
   readonly granted: ReadonlySet<Capability>
   /** Whether the agent itself serves a method. */
   readonly isOwnMethod: (path: string) => boolean
+  /** Memory and disk there are now; without it versions are admitted unasked. */
+  readonly room?: () => Promise<Room>
   /** Removes what drivers keep for a service. Safe to repeat. */
   readonly forgetState: (service: string) => Promise<void>
   readonly clock: Clock
@@ -78,7 +82,7 @@ export class ServiceChanges {
   /**
    * Verifies, admits and runs a bundle until its change is provisional. An order for what runs already is answered with its
    * change, so that a caller who lost the answer may repeat the order.
-   * @throws what verifyBundle, admit and the supervisor throw; DEPENDENCY_UNSATISFIED, SERVICE_EXISTS, SERVICE_NOT_FOUND, BUNDLE_EXISTS, SWAP_IN_PROGRESS
+   * @throws what verifyBundle, admit and the supervisor throw; PREFLIGHT_REFUSED, DEPENDENCY_UNSATISFIED, SERVICE_EXISTS, SERVICE_NOT_FOUND, BUNDLE_EXISTS, SWAP_IN_PROGRESS
    */
   async order(order: ServiceOrder, file: Uint8Array): Promise<ChangeRecord> {
     const { engine, bundles, floors, granted, supervisor } = this.#options
@@ -101,6 +105,7 @@ export class ServiceChanges {
     if (kind === 'install' && present !== undefined && present !== version)
       throw new OffboxError('SERVICE_EXISTS', `${service} ${present} is installed; use Upgrade`)
     if (kind === 'upgrade' && present === undefined) throw new OffboxError('SERVICE_NOT_FOUND', `${service} is not installed on this device`)
+    await this.#admitRoom(bundle.manifest, file.byteLength)
     // No pause between this and the note that it is coming: two orders that exclude one another must not both pass.
     admitDependencies(bundle.manifest, this.#installed.list(), KERNEL_VERSION)
     this.#tokens += 1
@@ -114,6 +119,22 @@ export class ServiceChanges {
     } finally {
       this.#uploads.delete(token)
     }
+  }
+
+  /** @throws PREFLIGHT_REFUSED */
+  async #admitRoom(manifest: Manifest, bundleBytes: number): Promise<void> {
+    const { engine, supervisor, bundles, room } = this.#options
+    if (!room) return
+    const { name } = manifest
+    const running = supervisor.get(name)
+    const changes = engine
+      .all()
+      .filter((record) => !record.settled && record.service !== name && slotOf(record) === slotOf({ kind: 'install', service: record.service }))
+    const others = (await bundles.services()).filter((service) => service !== name).length
+    const presentBytes = running?.use.memoryBytes ?? 0
+    // While it is handed over, state may be there twice; it is part of what is used.
+    const stateBytes = running && running.manifest.snapshot.writes.length > 0 ? Math.min(presentBytes, WIRE_LIMITS.snapshotBytesMax) : 0
+    admitRoom({ manifest, bundleBytes, presentBytes, stateBytes }, await room(), { others, changesOpen: changes.length })
   }
 
   /** @throws SERVICE_NOT_FOUND, SWAP_IN_PROGRESS, DEPENDENCY_UNSATISFIED others require what it provides */

@@ -2,6 +2,7 @@
 import { generateKeyPairSync, sign } from 'node:crypto'
 import { Engine } from '../../../agent/change/engine.ts'
 import { Journal } from '../../../agent/change/journal.ts'
+import type { Room } from '../../../agent/change/preflight.ts'
 import { Receipts } from '../../../agent/change/receipts.ts'
 import { ServiceChanges, type ServiceOrder } from '../../../agent/change/service-changes.ts'
 import type { ChangeRecord } from '../../../agent/change/types.ts'
@@ -42,6 +43,8 @@ export interface Device {
   readonly receipts: Receipts
   readonly forgotten: string[]
   readonly errors: string[]
+  /** What preflight finds. */
+  room: Room
 }
 
 /** A process that starts on what `disk` holds. */
@@ -63,14 +66,17 @@ export async function boot(disk: FakeFileSystem, over: { clock?: FakeClock; supe
   const receipt = async (record: ChangeRecord) => await receipts.give(record)
   const engine = new Engine({ journal: new Journal(files, '/state/changes', log.error), clock, log, receipt })
   const forgotten: string[] = []
-  const services = new ServiceChanges({
+  const plenty: Room = { memoryAvailableBytes: 2 ** 30, stateAvailableBytes: 2 ** 30 }
+  const services: ServiceChanges = new ServiceChanges({
     ...{ engine, supervisor, bundles, floors, clock, log, granted: new Set(CAPABILITIES), isOwnMethod: () => false },
     verify: verifyOnce,
+    room: async () => device.room,
     forgetState: async (service) => void forgotten.push(service),
   })
+  const device: Device = { disk, clock, supervisor, engine, services, bundles, floors, receipts, forgotten, errors, room: plenty }
   await engine.recover()
   await services.startActive()
-  return { disk, clock, supervisor, engine, services, bundles, floors, receipts, forgotten, errors }
+  return device
 }
 
 export function bundleOf(version: string, service = 'counter'): Uint8Array {

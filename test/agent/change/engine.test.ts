@@ -148,3 +148,14 @@ t.test('a removal forgets the service, its bundles and its state', async (t) => 
   )
   await t.rejects(device.services.remove('counter', { author: 'me', reason: '' }), { code: 'SERVICE_NOT_FOUND' })
 })
+
+t.test('a version for which there is no room is refused before anything of it is recorded, stored or started', async (t) => {
+  const device = await withCounter()
+  const before = device.disk.operations
+  device.room = { memoryAvailableBytes: 1, stateAvailableBytes: 1 }
+  await t.rejects(device.services.order(orderOf('upgrade', '1.1.0'), bundleOf('1.1.0')), { code: 'PREFLIGHT_REFUSED', message: /memory: .* disk: / })
+  t.equal(device.disk.operations, before)
+  t.equal(running(device), '1.0.0')
+  t.equal((await device.services.order(orderOf('upgrade', '1.0.0'), bundleOf('1.0.0'))).to, '1.0.0', 'a repeated order needs none')
+  await device.services.remove('counter', { author: 'me', reason: 'to make room' })
+})
