@@ -26,6 +26,8 @@ export interface PlanInput {
   /** Services that a rollout is changing on this device now. */
   readonly rollouts: ReadonlySet<string>
   readonly failures: Readonly<Record<string, FailedVersion>>
+  /** Services whose step the device refused just now because of what others require or provide, with its words. */
+  readonly deferred?: ReadonlyMap<string, string>
 }
 
 export type Step =
@@ -51,7 +53,9 @@ export function plan(input: PlanInput): Plan {
   const stuck: string[] = []
   let first: Step | null = null
   const todo = (step: Step) => {
-    first ??= step
+    const refused = 'service' in step ? input.deferred?.get(step.service) : undefined
+    if (refused === undefined) first ??= step
+    else stuck.push(refused)
   }
   for (const want of input.desired) {
     const found = input.observed.find(({ service }) => service === want.service)

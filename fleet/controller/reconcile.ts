@@ -9,7 +9,7 @@ import { changeStateOf, healthOf } from '../device/gate.ts'
 import type { Registry } from '../registry/registry.ts'
 import type { Log } from './log.ts'
 import { type ObservedService, plan, type Step } from './plan.ts'
-import { carryOut, type RoutingInForce } from './steps.ts'
+import { carryOut, type Done, type RoutingInForce } from './steps.ts'
 
 export const RECONCILE_LIMITS = {
   /** Between two looks at a device that is as desired. */
@@ -28,7 +28,7 @@ export const RECONCILE_LIMITS = {
 /** Answers of a device that trying again does not change; a look still comes every so often, for who mends the cause elsewhere. */
 const NEEDS_SOMEBODY: ReadonlySet<ErrorCode> = new Set([
   ...(['BUNDLE_MALFORMED', 'BUNDLE_UNTRUSTED', 'BUNDLE_ROLLBACK', 'BUNDLE_NOT_FOUND', 'FLOORS_UNTRUSTED'] as const),
-  ...(['METHOD_CONFLICT', 'CAPABILITY_DENIED', 'CONFIG_INVALID', 'ROLE_DENIED', 'DEPENDENCY_UNSATISFIED'] as const),
+  ...(['METHOD_CONFLICT', 'CAPABILITY_DENIED', 'CONFIG_INVALID', 'ROLE_DENIED'] as const),
 ])
 
 export interface ReconcileParts {
@@ -132,15 +132,19 @@ export class Reconciler {
     let looked = false
     try {
       if (this.#parts.inventory.get(deviceId).enrolments === 0) return
+      const deferred = new Map<string, string>()
       for (let steps = 0; steps < RECONCILE_LIMITS.stepsMax; steps++) {
         const record = this.#parts.inventory.get(deviceId)
         looked = false
         device.seen = await this.#look(record)
         looked = true
         if (await this.#noteLeft(record, device)) continue
-        const step = await this.#next(record, device)
+        const step = await this.#next(record, device, deferred)
         if (!step) break
-        await this.#carryOut(record, device, step)
+        const refused = await this.#carryOut(record, device, step)
+        // What a service requires may come with a later step: each that succeeds gives the others another try.
+        if (refused) deferred.set(refused.service, refused.reason)
+        else deferred.clear()
         this.#stop.signal.throwIfAborted()
       }
       device.failures = 0
@@ -179,11 +183,11 @@ export class Reconciler {
   }
 
   /** Plans, shows where the device is, and answers the step to take. */
-  async #next(record: DeviceRecord, device: Device): Promise<Step | null> {
+  async #next(record: DeviceRecord, device: Device, deferred: ReadonlyMap<string, string>): Promise<Step | null> {
     const { deviceId, desired, dismissed, failures } = record
     const rollouts = this.#parts.inRollout(deviceId)
     const routingWanted = desired.routingConfig !== '' && !(await this.#routingHolds(record, device))
-    const { step, waiting, stuck } = plan({ desired: desired.services, dismissed, routingWanted, observed: device.seen, rollouts, failures })
+    const { step, waiting, stuck } = plan({ desired: desired.services, dismissed, routingWanted, observed: device.seen, rollouts, failures, deferred })
     device.waiting = waiting.length > 0
     if (step) {
       await this.#show(deviceId, 'reconciling', describe(step))
@@ -220,10 +224,18 @@ export class Reconciler {
     return news.length > 0
   }
 
-  async #carryOut(record: DeviceRecord, device: Device, step: Step): Promise<void> {
+  /** Answers what the device refused because of what other services require or provide; it has touched nothing. */
+  async #carryOut(record: DeviceRecord, device: Device, step: Step): Promise<{ service: string; reason: string } | undefined> {
     const { deviceId } = record
     this.#parts.log.info({ deviceId, ...step }, 'reconcile step')
-    const done = await carryOut({ ...this.#parts, signal: this.#stop.signal }, record, step)
+    let done: Done
+    try {
+      done = await carryOut({ ...this.#parts, signal: this.#stop.signal }, record, step)
+    } catch (error) {
+      if (codeOf(error) !== 'DEPENDENCY_UNSATISFIED' || !('service' in step)) throw error
+      this.#parts.log.warn({ deviceId, ...step, reason: messageOf(error) }, 'reconcile step refused for now')
+      return { service: step.service, reason: messageOf(error) }
+    }
     if (done.routing) device.routing = done.routing
     if (done.failed) {
       const { service, ...failure } = done.failed
@@ -233,6 +245,7 @@ export class Reconciler {
     if (done.removed) {
       await this.#parts.inventory.update(deviceId, ({ dismissed }) => ({ dismissed: dismissed.filter((name) => name !== done.removed) }))
     }
+    return undefined
   }
 
   async #show(deviceId: string, phase: Phase, reason: string): Promise<void> {

@@ -25,6 +25,8 @@ import { RoutingConfig, RoutingMethods } from '../../proto/gen/routing.ts'
 /** How a version behaves on this device, by "service@version". */
 export type Behaviour =
   | { readonly kind: 'throwsAtStart' }
+  /** Is refused while another service does not run. */
+  | { readonly kind: 'requires'; readonly service: string }
   /** Goes live, then turns unhealthy; the device goes back by itself. */
   | { readonly kind: 'unhealthyAfter'; readonly ms: number }
   | { readonly kind: 'degraded' }
@@ -201,6 +203,9 @@ export class FakeDevice {
     if (running?.change) throw new OffboxError('SWAP_IN_PROGRESS', running.change.id)
     const behaviour = this.behaviours.get(`${service}@${version}`)
     if (behaviour?.kind === 'throwsAtStart') throw new OffboxError('SWAP_ROLLED_BACK', `${service} ${version} did not start: Error: no`)
+    if (behaviour?.kind === 'requires' && !this.services.has(behaviour.service)) {
+      throw new OffboxError('DEPENDENCY_UNSATISFIED', `${service} ${version} requires test.${behaviour.service} ^1.0.0; nothing here provides it`)
+    }
     if (behaviour?.kind === 'slow') await new Promise((resolve) => setTimeout(resolve, behaviour.ms))
     const { bakeMs = 10_000, confirmTimeoutMs = 60_000 } = order as Partial<InstallOrder>
     const change = this.#begin(running ? 'upgrade' : 'install', service, running?.version ?? '', version, { bakeMs, confirmTimeoutMs, reason: order.reason })

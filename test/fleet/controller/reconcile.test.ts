@@ -61,6 +61,38 @@ t.test('a diskless device that boots again is supplied again with nobody’s hel
   })
 })
 
+t.test('services are supplied in the order in which they depend on one another, whatever the order of the list', async (t) => {
+  await withFleet(async (fleet) => {
+    for (const service of ['telemetry', 'routing', 'secrets']) await fleet.push(service, '1.0.0')
+    const device = await fleet.device('sw1')
+    device.behaviours.set('telemetry@1.0.0', { kind: 'requires', service: 'routing' })
+    device.behaviours.set('routing@1.0.0', { kind: 'requires', service: 'secrets' })
+    await fleet.desire('sw1', { telemetry: '1.0.0', routing: '1.0.0', secrets: '1.0.0' })
+    await until(
+      'all run',
+      async () => [...device.services.values()].filter(({ change }) => change === null).length,
+      (count) => count === 3,
+    )
+    await fleet.phase('sw1', 'in-sync')
+    t.same(
+      device.orders.filter((order) => order.startsWith('Confirm')),
+      ['Confirm secrets 1.0.0', 'Confirm routing 1.0.0', 'Confirm telemetry 1.0.0'],
+    )
+  })
+})
+
+t.test('a range that nothing satisfies is shown, and keeps no other service from the device', async (t) => {
+  await withFleet(async (fleet) => {
+    for (const service of ['telemetry', 'routing']) await fleet.push(service, '1.0.0')
+    const device = await fleet.device('sw1')
+    device.behaviours.set('telemetry@1.0.0', { kind: 'requires', service: 'nowhere' })
+    await fleet.desire('sw1', { telemetry: '1.0.0', routing: '1.0.0' })
+    const { reason } = await fleet.phase('sw1', 'failed')
+    t.match(reason, /telemetry 1\.0\.0 requires test\.nowhere \^1\.0\.0; nothing here provides it/)
+    t.equal(device.services.get('routing')?.version, '1.0.0')
+  })
+})
+
 t.test('a version that did not start here is not tried again until it is asked for anew', async (t) => {
   await withFleet(async (fleet) => {
     await fleet.push('telemetry', '1.0.0')

@@ -56,6 +56,19 @@ t.test('a rollout upgrades the canary, then the rest one by one, and makes the v
   })
 })
 
+t.test('a version whose range does not hold on the canary stops the rollout there, with the range', async (t) => {
+  await withFleet(async (fleet, [canary, second]) => {
+    canary?.behaviours.set('telemetry@1.1.0', { kind: 'requires', service: 'nowhere' })
+    await fleet.rollout({ version: '1.1.0' })
+    const ended = await fleet.ended('')
+    t.equal(ended.state, 'stopped')
+    t.same(states(ended), ['sw1 failed DEPENDENCY_UNSATISFIED', 'sw2 skipped', 'sw3 skipped'])
+    t.match(ended.reason, /stopped at the canary sw1 .*telemetry 1\.1\.0 requires test\.nowhere \^1\.0\.0; nothing here provides it/)
+    t.same(second?.orders, [])
+    t.same(await desired(fleet, 'sw1'), ['1.0.0'])
+  })
+})
+
 t.test('a version that does not start on the canary stops the rollout there', async (t) => {
   await withFleet(async (fleet, [canary, second, third]) => {
     canary?.behaviours.set('telemetry@1.1.0', { kind: 'throwsAtStart' })
