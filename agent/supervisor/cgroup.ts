@@ -1,7 +1,7 @@
 /** Control groups, version 2 (Linux, Documentation/admin-guide/cgroup-v2.rst): one for each process of a service. */
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { readFile, rmdir, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { messageOf } from '../../core/errors.ts'
 import type { ServiceLimits } from '../../core/manifest.ts'
 import { THREADS_MAX } from './confinement.ts'
@@ -13,6 +13,7 @@ type Controller = (typeof CONTROLLERS)[number]
 /** A group that was killed is empty as soon as its processes are reaped. */
 const REMOVE_TRIES = 200
 const REMOVE_PAUSE_MS = 10
+const MAKE_TRIES = 5
 
 export interface Cgroups {
   /** Those that the kernel offers here. */
@@ -33,18 +34,23 @@ export function openCgroups(key: string): Cgroups | string {
   if (mount === undefined) return 'version 2 is not mounted'
   const base = join(mount, `offbox-${key}`)
   const refused = new Map<Controller, string>()
+  /** Goes when it is empty (Cgroup.end), and comes again. */
+  const prepare = () => {
+    mkdirSync(base, { recursive: true })
+    for (const controller of CONTROLLERS) {
+      const why = refused.has(controller) ? undefined : enable(base, controller)
+      if (why !== undefined) refused.set(controller, why)
+    }
+  }
   try {
     const offered = readWords(join(mount, 'cgroup.controllers'))
     for (const controller of CONTROLLERS) {
       const why = offered.includes(controller) ? enable(mount, controller) : 'the kernel does not offer it to version 2'
       if (why !== undefined) refused.set(controller, why)
     }
-    mkdirSync(base, { recursive: true })
-    for (const controller of CONTROLLERS) {
-      const why = refused.has(controller) ? undefined : enable(base, controller)
-      if (why !== undefined) refused.set(controller, why)
-    }
-    for (const entry of readdirSync(base, { withFileTypes: true })) if (entry.isDirectory()) void new Cgroup(join(base, entry.name), []).end()
+    sweep(mount)
+    prepare()
+    for (const name of directories(base)) void new Cgroup(join(base, name), []).end()
   } catch (error) {
     return messageOf(error)
   }
@@ -56,7 +62,7 @@ export function openCgroups(key: string): Cgroups | string {
     make: (name, { memoryMbMax, cpuPercentMax }) => {
       // Not those of an earlier agent, which may be ending still.
       const path = join(base, `${name}-${process.pid}-${++made}`)
-      mkdirSync(path)
+      makeDirectory(path, prepare)
       const words: string[] = []
       const bound = (controller: Controller, text: string, files: Readonly<Record<string, string>>) => {
         if (!controllers.has(controller)) return
@@ -70,6 +76,37 @@ export function openCgroups(key: string): Cgroups | string {
       return new Cgroup(path, words)
     },
   }
+}
+
+/** Removes what agents left that were killed and do not come back. A group that holds a process stays: the kernel sees to it. */
+function sweep(mount: string): void {
+  for (const key of directories(mount).filter((one) => one.startsWith('offbox-'))) {
+    const groups = directories(join(mount, key)).filter((name) => !existsSync(`/proc/${/-(\d+)-\d+$/.exec(name)?.[1] ?? 'self'}`))
+    for (const path of [...groups.map((name) => join(mount, key, name)), join(mount, key)]) {
+      try {
+        rmdirSync(path)
+      } catch {
+        // In use.
+      }
+    }
+  }
+}
+
+/** The directory above may go between its making and this: another agent sweeps, or the last group in it ended. */
+function makeDirectory(path: string, prepare: () => void): void {
+  for (let tries = 1; ; tries++) {
+    prepare()
+    try {
+      mkdirSync(path)
+      return
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === MAKE_TRIES) throw error
+    }
+  }
+}
+
+function directories(path: string): string[] {
+  return readdirSync(path, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []))
 }
 
 /** What the kernel did to a group because of its bounds. */
@@ -123,7 +160,11 @@ export class Cgroup {
         () => undefined,
         (error: NodeJS.ErrnoException) => error,
       )
-      if (error === undefined || error.code === 'ENOENT') return true
+      if (error === undefined || error.code === 'ENOENT') {
+        // The directory above goes with the last one in it.
+        await rmdir(dirname(this.#path)).catch(() => {})
+        return true
+      }
       await new Promise((resolve) => setTimeout(resolve, REMOVE_PAUSE_MS))
     }
     return false
