@@ -1,0 +1,15 @@
+import t from 'tap'
+import { ATTEMPTS } from './attempts/index.ts'
+import { runAttempts } from './run-attempts.ts'
+
+t.setTimeout(800_000)
+
+t.test('no attempt gets out of the process tier', async (t) => {
+  const outcomes = await runAttempts(ATTEMPTS, {
+    tier: 'process',
+    onOutcome: ({ attempt, harm, said }) => void t.same(harm, [], `${attempt.name} (${said.slice(0, 100)})`),
+  })
+  const contained = outcomes.filter(({ harm }) => harm.length === 0)
+  t.comment(`${contained.length}/${outcomes.length} contained (process)`)
+  t.equal(contained.length, ATTEMPTS.length)
+})
