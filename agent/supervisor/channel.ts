@@ -68,9 +68,10 @@ export class Channel {
         this.#calleeFull = false
         this.#grant()
       }
-      if (this.#request.bytes) handle.message(this.#request.bytes)
+      const takesOne = this.#request.kind === 'unary' || this.#request.kind === 'serverStream'
+      if (takesOne) handle.message(this.#request.bytes ?? new Uint8Array(0))
       for (const bytes of this.#waiting.splice(0)) this.#pass(bytes)
-      if (this.#halfClosed || this.#request.kind === 'unary' || this.#request.kind === 'serverStream') handle.halfClose()
+      if (takesOne || this.#halfClosed) handle.halfClose()
     } catch (error) {
       this.fail(codeOf(error), messageOf(error))
     }
