@@ -1,9 +1,11 @@
 /** Makes bundles: esbuild turns a service folder into one script, its digest goes into the manifest, a key signs the manifest. */
 import { readFile } from 'node:fs/promises'
+import { SourceMap } from 'node:module'
 import { join, resolve } from 'node:path'
 import { BUNDLE_LIMITS, bundleSignedBytes, joinBundle, splitBundle } from '../../core/bundle-format.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
 import { checkManifest, type Manifest } from '../../core/manifest.ts'
+import { findForbidden } from '../../core/payload-rules.ts'
 import { type SigningKey, sha256Hex } from '../home/keys.ts'
 
 export interface BuiltBundle {
@@ -26,9 +28,10 @@ export async function buildBundle(directory: string, version?: string): Promise<
   return { manifest, file: joinBundle({ manifest: new TextEncoder().encode(JSON.stringify(manifest)), signatures: [], payload }) }
 }
 
-/** Adds a signature; one by the same key is replaced. The manifest and the payload stay as they are. @throws BUNDLE_MALFORMED */
+/** Adds a signature; one by the same key is replaced. The manifest and the payload stay as they are. @throws BUNDLE_MALFORMED also for code that no device would load */
 export function signBundle(file: Uint8Array, key: SigningKey): Uint8Array {
   const sections = splitBundle(file)
+  checkText(sections.payload)
   const others = sections.signatures.filter(({ keyId }) => keyId !== key.keyId)
   const signature = key.sign(bundleSignedBytes(sections.manifest))
   return joinBundle({ ...sections, signatures: [...others, { keyId: key.keyId, signature }] })
@@ -66,14 +69,29 @@ async function compile(folder: string): Promise<Uint8Array> {
       mainFields: ['module', 'main'],
       legalComments: 'none',
       logLevel: 'silent',
+      // For messages only: the map is not part of the bundle.
+      outfile: 'service.js',
+      sourcemap: 'external',
     })
-    const payload = result.outputFiles[0]?.contents
-    if (!payload) throw new Error('esbuild made no file')
+    const [payload, map] = ['.js', '.map'].map((end) => result.outputFiles.find(({ path }) => path.endsWith(end))?.contents)
+    if (!payload || !map) throw new Error('esbuild made no file')
+    checkText(payload, new SourceMap(JSON.parse(new TextDecoder().decode(map))))
     if (payload.length > BUNDLE_LIMITS.payloadBytesMax) throw new Error(`the code has ${payload.length} bytes, more than ${BUNDLE_LIMITS.payloadBytesMax}`)
     return payload
   } catch (error) {
     throw new OffboxError('BUNDLE_MALFORMED', `${folder} cannot be built: ${compileErrors(error)}`, { cause: error })
   }
+}
+
+/** What a device would refuse to load is refused here already. @throws BUNDLE_MALFORMED naming the place, in the source where there is a map */
+function checkText(payload: Uint8Array, map?: SourceMap): void {
+  const found = findForbidden(new TextDecoder().decode(payload))
+  if (!found) return
+  const { line, column, reason } = found
+  const entry = map?.findEntry(line - 1, column - 1)
+  const place =
+    entry && 'originalSource' in entry ? `${entry.originalSource}:${entry.originalLine + 1}:${entry.originalColumn + 1}` : `line ${line} of the payload`
+  throw new OffboxError('BUNDLE_MALFORMED', `${place}: ${reason}`)
 }
 
 function compileErrors(error: unknown): string {

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { build } from 'esbuild'
 import t from 'tap'
 import { checkManifest } from '../../core/manifest.ts'
+import { findForbidden } from '../../core/payload-rules.ts'
 import type { ServiceModule } from '../../services/sdk/service.ts'
 import { root, services } from '../tidy/sources.ts'
 
@@ -24,6 +25,7 @@ for (const folder of [...folders, ...fixtures]) {
     )
     const text = output?.text ?? ''
     t.notMatch(text, /\brequire\(/)
+    t.equal(findForbidden(text), undefined, 'nothing that the sandbox refuses')
     const { create } = new Function(`"use strict";\n${text}\nreturn offboxService`)() as ServiceModule
     const manifest = JSON.parse(readFileSync(join(root, folder, 'manifest.json'), 'utf8'))
     t.doesNotThrow(() => checkManifest({ schema: 1, ...manifest, payload: { sha256: '0'.repeat(64), sizeBytes: 0 } }))
