@@ -60,7 +60,7 @@ const table = {
   PREFLIGHT_REFUSED:     { status: 'RESOURCE_EXHAUSTED',  caller: 'free what is named, then repeat',   when: 'memory, disk or slots do not suffice for a swap; nothing was touched' },
   DEPENDENCY_UNSATISFIED: { status: 'FAILED_PRECONDITION', caller: 'install or upgrade what is named first', when: 'a manifest requires a version of the kernel or of an API that is not here, or others require the version that would go' },
   TIER_UNAVAILABLE:      { status: 'FAILED_PRECONDITION', caller: 'use a device that can confine it',  when: 'the service needs the process tier, which this device cannot provide' },
-  CIRCUIT_OPEN:          { status: 'UNAVAILABLE',         caller: 'retry after the stated time',       when: 'a service calls another that has failed too often of late' },
+  CIRCUIT_OPEN:          { status: 'FAILED_PRECONDITION', caller: 'retry after the stated time',       when: 'a service calls another that has failed too often of late' },
   CALL_DEPTH_EXCEEDED:   { status: 'FAILED_PRECONDITION', caller: 'break the circle of calls',          when: 'services call one another more levels deep than the agent carries, mostly in a circle' },
   MEMORY_EXCEEDED:       { status: 'RESOURCE_EXHAUSTED',  caller: 'raise limits.memoryMbMax, or fix the leak', when: 'a service used more memory than its manifest allows; it was ended' },
   CPU_EXCEEDED:          { status: 'RESOURCE_EXHAUSTED',  caller: 'raise limits.cpuPercentMax, or fix the service', when: 'a service used more CPU for longer than its manifest allows; it was ended' },

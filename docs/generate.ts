@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { CHANGE, CHANGE_EVENTS } from '../agent/change/change.ts'
+import { CIRCUIT, CIRCUIT_EVENTS } from '../agent/supervisor/breaker.ts'
 import { EVENTS, LIFECYCLE } from '../agent/supervisor/lifecycle.ts'
 import { SWAP, SWAP_EVENTS } from '../agent/supervisor/swap.ts'
 import { ERRORS } from '../core/errors.ts'
@@ -51,6 +52,9 @@ export function lifecyclePage(): string {
     '## A change (agent/change/change.ts)',
     '',
     ...stateTable(CHANGE, CHANGE_EVENTS),
+    '## A circuit between two services (agent/supervisor/breaker.ts)',
+    '',
+    ...stateTable(CIRCUIT, CIRCUIT_EVENTS),
   ].join('\n')
 }
 
