@@ -1,6 +1,6 @@
 // Builds what runs: proto/gen, and dist/ with the agent, the host script that runs services, and nothing else. Service bundles
 // are built by `offbox bundle build`. Runs under any Node >= 20; called by npm's `prepare`, `npm start` and `npm test`.
-import { existsSync, lstatSync, mkdirSync, symlinkSync } from 'node:fs'
+import { copyFileSync, existsSync, lstatSync, mkdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from 'esbuild'
 import { generate } from './proto/generate.mjs'
@@ -16,6 +16,8 @@ export async function buildAll({ out = join(root, 'dist/agent'), plugins = [] } 
   generate()
   linkCommand()
   mkdirSync(out, { recursive: true })
+  // What Node is started with to run the agent: read by whoever starts one, in the image, in the lab and in tests.
+  copyFileSync(join(root, 'agent/node.json'), join(out, 'node.json'))
   const shared = { bundle: true, platform: 'node', target: 'node26', legalComments: 'none', logLevel: 'warning', absWorkingDir: root }
   // grpc-js and pino are CommonJS and call `require` for Node's own modules.
   const banner = { js: "import { createRequire as __createRequire } from 'node:module'\nconst require = __createRequire(import.meta.url)" }

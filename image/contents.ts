@@ -9,7 +9,17 @@ import type { Entry } from './cpio.ts'
 import { ImageFailure } from './failure.ts'
 import { orderModules, type Kernel } from './kernel.ts'
 import { librariesOf } from './libraries.ts'
-import { AGENT_COMMAND, AGENT_FILES, COMPILE_FLAGS, DEVICE_NODES, KERNEL_MODULES, MOUNT_POINTS, PROGRAMS, REPLACED_LIBRARY } from './profile.ts'
+import {
+  AGENT_COMMAND,
+  AGENT_FILES,
+  AGENT_START_FILE,
+  COMPILE_FLAGS,
+  DEVICE_NODES,
+  KERNEL_MODULES,
+  MOUNT_POINTS,
+  PROGRAMS,
+  REPLACED_LIBRARY,
+} from './profile.ts'
 
 const SOURCE_DIR = import.meta.dirname
 
@@ -47,13 +57,22 @@ export async function gather(sources: Sources, log: (line: string) => void): Pro
       ...(await Promise.all(AGENT_FILES.map((name) => copy(join(sources.agentDir, name), `/app/${name}`, 0o644)))),
       { path: '/etc/offbox/anchors.json', mode: 0o644, type: 'file', data: await readAnchors(sources.anchorsFile) },
       text('/etc/offbox/modules', modules.map((file) => `${moduleEntry(file)}\n`).join('')),
-      text('/etc/offbox/agent', AGENT_COMMAND.map((word) => `${word}\n`).join('')),
+      text('/etc/offbox/agent', await agentCommand(sources.agentDir)),
       ...MOUNT_POINTS.map((path): Entry => ({ path, mode: 0o755, type: 'directory' })),
       ...DEVICE_NODES.map((node): Entry => ({ ...node, type: 'device' })),
     ]
   } finally {
     await rm(work, { recursive: true, force: true })
   }
+}
+
+async function agentCommand(agentDir: string): Promise<string> {
+  const { flags, environment } = JSON.parse(await readFile(join(agentDir, AGENT_START_FILE), 'utf8')) as {
+    flags: string[]
+    environment: Record<string, string>
+  }
+  const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`)
+  return [...variables, AGENT_COMMAND.node, ...flags, ...AGENT_COMMAND.words].map((word) => `${word}\n`).join('')
 }
 
 async function compile(work: string, name: string, args: readonly string[]): Promise<string> {

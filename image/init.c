@@ -3,7 +3,7 @@
  * and never exits: should it die all the same, the kernel panics and `panic=5` boots the image anew.
  *
  * SIGTERM, SIGINT (also ctrl-alt-del): end every process, sync, reboot. What to run and load is data of image/profile.ts:
- *   /etc/offbox/modules  one module file a line, in order    /etc/offbox/agent  the agent's arguments, one a line
+ *   /etc/offbox/modules  one module file a line, in order    /etc/offbox/agent  NAME=VALUE for its environment, then its arguments, one a line
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +25,7 @@
 #define RESPAWN_DELAY_MS 1000  /* long enough not to spin on a broken image, short enough for a hot restart */
 #define GRACE_S 3          /* what processes get to end by themselves before a reboot */
 #define ARGUMENTS_MAX 16
+#define VARIABLES_MAX 8
 #define MOUNT_SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 static sigset_t waited;
@@ -80,7 +81,7 @@ static long long now_ms(void) {
 static pid_t start_agent(void) {
   static char text[4096];
   static char *arguments[ARGUMENTS_MAX + 1];
-  static char *environment[] = {"PATH=/sbin:/usr/sbin:/bin", "HOME=/", "LANG=C.UTF-8", NULL};
+  static char *environment[VARIABLES_MAX + 1] = {"PATH=/sbin:/usr/sbin:/bin", "HOME=/", "LANG=C.UTF-8"};
   pid_t pid = fork();
   if (pid != 0) {
     if (pid < 0) complain("fork", "agent");
@@ -88,8 +89,11 @@ static pid_t start_agent(void) {
   }
   int list = open("/etc/offbox/agent", O_RDONLY | O_CLOEXEC);
   if (list < 0 || read(list, text, sizeof text - 1) < 0) complain("read", "/etc/offbox/agent");
-  int count = 0;
-  for (char *word = strtok(text, "\n"); word && count < ARGUMENTS_MAX; word = strtok(NULL, "\n")) arguments[count++] = word;
+  int count = 0, variables = 3;
+  for (char *word = strtok(text, "\n"); word && count < ARGUMENTS_MAX; word = strtok(NULL, "\n")) {
+    if (count > 0 || *word == '/') arguments[count++] = word;
+    else if (variables < VARIABLES_MAX) environment[variables++] = word;
+  }
   sigprocmask(SIG_UNBLOCK, &waited, NULL); /* a blocked SIGTERM would be inherited */
   setsid();
   if (count > 0) execve(arguments[0], arguments, environment);

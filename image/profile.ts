@@ -19,14 +19,11 @@ export const PROGRAMS = [
 /** Files of the agent's build (dist/agent) that the image carries into /app. */
 export const AGENT_FILES = ['main.mjs', 'worker-host.js', 'process-host.js'] as const
 
-/** What /init runs, one argument a line in /etc/offbox/agent. */
-export const AGENT_COMMAND = [
-  '/bin/node',
-  // A small young generation: an idle agent keeps less memory.
-  '--max-semi-space-size=4',
-  '/app/main.mjs',
-  '--image',
-] as const
+/** File of the agent's build that says what Node is started with: `flags`, and an `environment`. */
+export const AGENT_START_FILE = 'node.json'
+
+/** What /init runs, with the flags in between; /etc/offbox/agent has it a word a line, the environment first. */
+export const AGENT_COMMAND = { node: '/bin/node', words: ['/app/main.mjs', '--image'] } as const
 
 /** Empty directories that /init mounts on. */
 export const MOUNT_POINTS = ['/dev', '/proc', '/run', '/state', '/sys', '/tmp'] as const

@@ -51,7 +51,7 @@ export const SUPERVISOR_LIMITS = {
   backoffFirstMs: 200,
   backoffMaxMs: 10_000,
   /** Young generation of a worker's heap, MiB: small, since most services idle. */
-  youngGenerationMbMax: 8,
+  youngGenerationMbMax: 3,
   ...RESOURCE_LIMITS,
 } as const
 

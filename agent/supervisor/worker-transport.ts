@@ -1,4 +1,5 @@
 /** A worker thread for one started version of a service: the only place that makes a Worker. */
+import { setFlagsFromString } from 'node:v8'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import { messageOf } from '../../core/errors.ts'
 import { pack, unpack, type WorkerStart } from '../../services/sdk/wire.ts'
@@ -7,6 +8,8 @@ import type { StartTransport, Usage } from './transport.ts'
 
 /** @param hostText the script that every worker runs (services/sdk/run.ts, built) */
 export function workerTransport(hostText: string): StartTransport {
+  // What the agent's own heap was given at its start would override the `resourceLimits` of its workers.
+  setFlagsFromString('--max-semi-space-size=0')
   const script = new HostScript(hostText)
   return ({ bundle, limits }, on) => {
     const { port1: port, port2 } = new MessageChannel()

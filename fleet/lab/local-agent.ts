@@ -2,8 +2,8 @@
  * A device as a process: the agent in a network namespace of its own, started again one second after it ends, as /init does it
  * in the image. What an agent starts detached (BIRD) lives on when the agent is killed, and ends with the "power".
  */
-import { mkdir, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { mkdir, readFile, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ConsoleLines } from './lines.ts'
 import type { LabNetwork, Port } from './network.ts'
@@ -11,6 +11,11 @@ import { command, longRunning, type LabLog, type LongRunning } from './process.t
 
 const RESPAWN_DELAY_MS = 1_000
 const END_TIMEOUT_MS = 5_000
+
+interface NodeStart {
+  readonly flags: readonly string[]
+  readonly environment: Readonly<Record<string, string>>
+}
 
 export interface LocalAgentOptions {
   /** For logs only. */
@@ -126,10 +131,12 @@ class AgentProcess implements LocalAgent {
 
   async #start(): Promise<LongRunning> {
     const { node = process.execPath, program, configFile, log } = this.#options
-    const agent = await longRunning(node, [program, '--config', configFile], {
+    // As in the image: what Node is started with is part of the agent's build.
+    const { flags, environment } = JSON.parse(await readFile(join(dirname(program), 'node.json'), 'utf8')) as NodeStart
+    const agent = await longRunning(node, [...flags, program, '--config', configFile], {
       namespace: this.#namespace,
       // What the lab's own process was told is none of the device's business.
-      env: { NODE_OPTIONS: '', NODE_V8_COVERAGE: '' },
+      env: { ...environment, NODE_OPTIONS: '', NODE_V8_COVERAGE: '' },
       onLine: (line) => this.console.push(line),
     })
     this.#agent = agent

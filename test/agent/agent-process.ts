@@ -1,7 +1,7 @@
 /** A real agent process on loopback, a controller that only enrols, and clients with certificates of the same fleet. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -97,8 +97,18 @@ export interface AgentProcess {
   kill(signal?: NodeJS.Signals): Promise<void>
 }
 
+export interface NodeStart {
+  readonly flags: readonly string[]
+  readonly environment: Readonly<Record<string, string>>
+}
+
+/** What the product starts Node with. */
+export async function nodeStart(lab: Lab): Promise<NodeStart> {
+  return JSON.parse(await readFile(join(lab.directory, 'dist/node.json'), 'utf8'))
+}
+
 /** Starts the lab's own build of the agent in `lab.directory`/`name`; a second start with the same name finds the same state. */
-export async function startAgent(lab: Lab, name: string, port: number, over: Record<string, unknown> = {}): Promise<AgentProcess> {
+export async function startAgent(lab: Lab, name: string, port: number, over: Record<string, unknown> = {}, how?: NodeStart): Promise<AgentProcess> {
   const home = join(lab.directory, name)
   await mkdir(home, { recursive: true })
   const file = join(home, 'agent.json')
@@ -116,7 +126,11 @@ export async function startAgent(lab: Lab, name: string, port: number, over: Rec
     ...over,
   }
   await writeFile(file, JSON.stringify(config))
-  const child = spawn(process.execPath, [join(lab.directory, 'dist/main.mjs'), '--config', file], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const { flags, environment } = how ?? (await nodeStart(lab))
+  const child = spawn(process.execPath, [...flags, join(lab.directory, 'dist/main.mjs'), '--config', file], {
+    env: { ...process.env, ...environment },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const lines: Record<string, unknown>[] = []
   const waiting = new Set<() => void>()
   const agent: AgentProcess = {

@@ -63,6 +63,7 @@ t.test('an agent that is killed starts again, what it started lives on; with the
   const program = join(dir, 'agent.mjs')
   const stateDir = join(dir, 'state')
   await writeFile(program, AGENT)
+  await writeFile(join(dir, 'node.json'), '{"flags":[],"environment":{}}')
   const options = { name: 'd1', network, port: portOf(1), program, configFile: '/dev/null', stateDirs: [stateDir], consoleFile: join(dir, 'd1.log'), log }
   const agent = await createLocalAgent(options)
   const serving = async (from: number) => JSON.parse(await agent.console.waitFor(/"serving"/, { timeoutMs: 30_000, from })) as { pid: number; child: number }
