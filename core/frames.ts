@@ -52,6 +52,22 @@ export function encodeFrames(batch: readonly unknown[]): Uint8Array[] {
   return pieces
 }
 
+/** A batch in portions whose payloads (`bytes`) stay within one frame; a payload alone may be larger than the target. */
+export function portionsOf<Message extends object>(batch: readonly Message[]): readonly (readonly Message[])[] {
+  const sizeOf = (message: Message & { bytes?: unknown }) => (message.bytes instanceof Uint8Array ? message.bytes.byteLength : 0)
+  const portions: Message[][] = []
+  let sizeBytes = Number.POSITIVE_INFINITY
+  for (const message of batch) {
+    if (sizeBytes >= FRAME_LIMITS.frameBytesTarget) {
+      portions.push([])
+      sizeBytes = 0
+    }
+    portions.at(-1)?.push(message)
+    sizeBytes += sizeOf(message)
+  }
+  return portions
+}
+
 class FrameWriter {
   count = 0
   sizeBytes = 0

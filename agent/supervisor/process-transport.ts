@@ -5,10 +5,10 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import type { Duplex, Readable } from 'node:stream'
-import { encodeFrames, FrameReader, type ProcessStart } from '../../core/frames.ts'
+import { encodeFrames, FrameReader, portionsOf, type ProcessStart } from '../../core/frames.ts'
 import { messageOf } from '../../core/errors.ts'
 import { limitsOf } from '../../core/manifest.ts'
-import type { ToWorker } from '../../services/sdk/wire.ts'
+import { pack, type ToWorker, unpack } from '../../services/sdk/wire.ts'
 import type { Cgroup, Cgroups } from './cgroup.ts'
 import { confinedCommand, describeMeans, nodeWords, type Means, UidPool } from './confinement.ts'
 import { checkConfined, serviceProcessOf, usageOf } from './process-facts.ts'
@@ -113,7 +113,7 @@ class ServiceProcess implements Transport {
   }
 
   post(batch: readonly ToWorker[]): void {
-    if (this.#phase === 'running') this.#write(batch)
+    if (this.#phase === 'running') this.#send(batch)
     else if (this.#phase !== 'closed') this.#early.push(batch)
   }
 
@@ -194,7 +194,7 @@ class ServiceProcess implements Transport {
   }
 
   #receive(batch: unknown[]): void {
-    if (this.#phase === 'running') this.#on.batch(batch)
+    if (this.#phase === 'running') this.#on.batch(unpack(batch[0], false))
     else if (this.#phase === 'booting' && batch.length === 0) void this.#admit()
     else if (this.#phase !== 'closed') this.#fail('it broke the protocol: it spoke before it was asked')
   }
@@ -219,14 +219,19 @@ class ServiceProcess implements Transport {
     this.#phase = 'running'
     const start: ProcessStart = { code: bundle.payload, manifest: bundle.manifest, quiesceTimeoutMs: limits.quiesceTimeoutMs }
     this.#write([start])
-    for (const batch of this.#early.splice(0)) this.#write(batch)
+    for (const batch of this.#early.splice(0)) this.#send(batch)
   }
 
   #is(phase: Phase): boolean {
     return this.#phase === phase
   }
 
+  #send(batch: readonly ToWorker[]): void {
+    for (const portion of portionsOf(batch)) this.#write([pack(portion, [])])
+  }
+
   #write(batch: readonly unknown[]): void {
+    if (this.#phase === 'closed') return
     if (this.#pipe.writableLength > PROCESS_LIMITS.unreadBytesMax) {
       this.#fail(`it does not read: ${this.#pipe.writableLength} bytes wait for it`)
       return

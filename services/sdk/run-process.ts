@@ -5,25 +5,35 @@
  * the process is confined.
  */
 import { Socket } from 'node:net'
-import { encodeFrames, FrameReader, type ProcessStart } from '../../core/frames.ts'
+import { setPriority } from 'node:os'
+import { encodeFrames, FrameReader, portionsOf, type ProcessStart } from '../../core/frames.ts'
 import { confine } from './compartment.ts'
 import { HOST_CLASSES, ServiceHost } from './host.ts'
-import { Outbox, type FromWorker, type ToWorker } from './wire.ts'
+import { textOfThrown } from './guard.ts'
+import { Outbox, pack, unpack, type FromWorker, type ToWorker } from './wire.ts'
+
+/** As `nice` has it: above 0 is less than the agent's. */
+const SERVICE_NICENESS = 5
 
 const pipe = new Socket({ fd: 3, readable: true, writable: true })
 // The agent is gone: nobody is left to serve. A process that hangs does not hear of it, and is ended by the kernel.
 const { exit } = process
 pipe.on('error', () => exit(0))
 pipe.on('close', () => exit(0))
+setPriority(0, SERVICE_NICENESS)
+// Node would inspect what a service threw, and lend its own functions to it in doing so.
+process.on('uncaughtException', (error) => {
+  throw new Error(textOfThrown(error))
+})
 
 const decoder = new TextDecoder()
 let host: ServiceHost | undefined
-const reader = new FrameReader((batch) => {
-  if (host) for (const message of batch as ToWorker[]) host.receive(message)
-  else host = makeHost(batch[0] as ProcessStart)
+const reader = new FrameReader(([message]) => {
+  if (host) for (const one of unpack(message, true) as ToWorker[]) host.receive(one)
+  else host = makeHost(message as ProcessStart)
 })
 pipe.on('data', (chunk: Uint8Array) => reader.push(chunk))
-write([])
+for (const piece of encodeFrames([])) pipe.write(piece)
 
 function makeHost({ code, manifest, quiesceTimeoutMs }: ProcessStart): ServiceHost {
   const outbox = new Outbox<FromWorker>(write)
@@ -35,6 +45,6 @@ function makeHost({ code, manifest, quiesceTimeoutMs }: ProcessStart): ServiceHo
 /** Nothing bounds what waits here but the memory of this process: an agent that reads slowly is felt by the service alone. */
 function write(batch: readonly FromWorker[]): void {
   pipe.cork()
-  for (const piece of encodeFrames(batch)) pipe.write(piece)
+  for (const portion of portionsOf(batch)) for (const piece of encodeFrames([pack(portion, [])])) pipe.write(piece)
   pipe.uncork()
 }

@@ -20,6 +20,7 @@ import { buildAgent } from './process-tier/builds.ts'
 
 const DEVICE = 'sw1'
 const WAIT_MS = 120_000
+const LOOKS_MAX = 5
 
 interface Status {
   readonly service: string
@@ -48,7 +49,18 @@ export interface Verdict {
   readonly passed: boolean
 }
 
-const look = async (lab: Lab) =>
+/** Two machines' worth of work on the cores of one: an answer may come late. */
+const look = async (lab: Lab): Promise<Seen> => {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await lookOnce(lab)
+    } catch (error) {
+      if (tries === LOOKS_MAX) throw error
+    }
+  }
+}
+
+const lookOnce = async (lab: Lab) =>
   await insideLab<Seen>(
     lab,
     DEVICE,
@@ -87,7 +99,7 @@ async function overload(lab: Lab, method: 'Grow' | 'Grab'): Promise<string> {
      const method = { path: '/test.Hog/${method}', kind: 'unary', request: raw, response: raw }
      return await rpc.unary(method, new Uint8Array(0), { deadlineMs: 15000 }).then(() => 'answered', (error) => error.code)`,
   )
-  const deadlineMs = performance.now() + WAIT_MS / 4
+  const deadlineMs = performance.now() + WAIT_MS
   for (;;) {
     const seen = await look(lab)
     const all = ends(seen)

@@ -60,6 +60,10 @@ const hostile: Record<string, { script: string; error: RegExp }> = {
     error: /broke the protocol: a frame of 2147483647 bytes/,
   },
   'sends a header that is no JSON': { script: `${HELLO} pipe.write(frame('[[],[]'))`, error: /broke the protocol/ },
+  'sends what is no batch': {
+    script: `${HELLO} pipe.once('data', () => pipe.write(frame('[[{"list":["data",1,9]}],[]]')))`,
+    error: /broke the protocol: a payload lies outside its batch/,
+  },
   'ends in the middle of a frame': { script: `pipe.write(frame('[[],[]]').subarray(0, 10), () => process.exit(0))`, error: /middle of a frame/ },
 }
 
@@ -85,7 +89,7 @@ t.test('a process that does not read is ended before more than its share waits f
 })
 
 t.test('a process that writes without end does not keep the agent from its other work', async (t) => {
-  const flood = `${PIPE} ${HELLO} pipe.once('data', () => { const many = Buffer.concat(Array.from({ length: 2000 }, () => frame('[[{"type":"credit","call":1,"count":1}],[]]'))); const write = () => { while (pipe.write(many)) {} pipe.once('drain', write) }; write() })`
+  const flood = `${PIPE} ${HELLO} pipe.once('data', () => { const many = Buffer.concat(Array.from({ length: 2000 }, () => frame('[[{"list":["credit",1,1]}],[]]'))); const write = () => { while (pipe.write(many)) {} pipe.once('drain', write) }; write() })`
   const started = await start(flood)
   await until('it floods', () => started.batches.length > 100_000)
   let turns = 0
