@@ -6,6 +6,7 @@ import 'ses'
 import { OffboxError } from '../../core/errors.ts'
 import { findForbidden } from '../../core/payload-rules.ts'
 import { makeEndowments } from './endowments.ts'
+import { textOfThrown } from './guard.ts'
 import { hideNodeGlobals } from './sandbox.ts'
 
 export interface ConfineOptions {
@@ -24,6 +25,10 @@ export type Evaluate = (code: string) => unknown
  * of Node it must have taken before.
  */
 export function confine({ name, version, lent = [] }: ConfineOptions): Evaluate {
+  // Node would inspect what a service threw, and lend its own functions to it in doing so.
+  process.on('uncaughtException', (error) => {
+    throw new Error(textOfThrown(error))
+  })
   const endowments = makeEndowments()
   repairIntrinsics({
     // Stacks of services are of use in their logs. They show the service's own lines and names of the host's functions, no path.

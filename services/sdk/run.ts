@@ -5,7 +5,6 @@
 import { setPriority } from 'node:os'
 import { type MessagePort, workerData } from 'node:worker_threads'
 import { confine } from './compartment.ts'
-import { textOfThrown } from './guard.ts'
 import { HOST_CLASSES, ServiceHost } from './host.ts'
 import { Outbox, pack, unpack, type FromWorker, type ToWorker, type WorkerStart } from './wire.ts'
 
@@ -19,10 +18,6 @@ for (const key of Object.keys(workerData)) delete workerData[key]
 
 // On Linux for this thread alone: a service that computes leaves the agent's own thread its time.
 setPriority(0, SERVICE_NICENESS)
-// Node would inspect what a service threw, and lend its own functions to it in doing so.
-process.on('uncaughtException', (error) => {
-  throw new Error(textOfThrown(error))
-})
 
 const post = port.postMessage.bind(port)
 const outbox = new Outbox<FromWorker>((batch, transfer) => post(pack(batch, transfer), transfer))
