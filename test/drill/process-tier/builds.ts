@@ -12,7 +12,7 @@ const grab = (message: { method?: string }) => {
   pbkdf2('', '', 1, 1, 'sha512', () => {})
 }
 `
-const RECEIVE = 'host.receive(message)'
+const RECEIVE = 'host.receive(one)'
 
 const CGROUP = /\/agent\/supervisor\/cgroup\.ts$/
 // biome-ignore lint/suspicious/noTemplateCurlyInString: source text
@@ -22,7 +22,7 @@ const PIDS_MAX = "'pids.max': `${THREADS_MAX}`"
 
 /** @param unbounded sabotaged: its control groups bound nothing */
 export async function buildAgent(out: string, unbounded: boolean): Promise<void> {
-  const opened = replacing('opened', /\/services\/sdk\/run-process\.ts$/, [[RECEIVE, `(grab(message as never), ${RECEIVE})`]], GRAB)
+  const opened = replacing('opened', /\/services\/sdk\/run-process\.ts$/, [[RECEIVE, `(grab(one as never), ${RECEIVE})`]], GRAB)
   const sabotage = replacing('sabotage', CGROUP, [
     [MEMORY_MAX, "'memory.max': 'max'"],
     [PIDS_MAX, "'pids.max': 'max'"],
