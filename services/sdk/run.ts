@@ -2,22 +2,15 @@
  * The script every worker runs. Built into one file (build.mjs) that the agent hands to `new Worker(text, { eval: true })`. The port to
  * the agent stays in this closure: service code is evaluated without it, in a compartment.
  */
-import { setPriority } from 'node:os'
 import { type MessagePort, workerData } from 'node:worker_threads'
 import { confine } from './compartment.ts'
 import { HOST_CLASSES, ServiceHost } from './host.ts'
 import { Outbox, pack, unpack, type FromWorker, type ToWorker, type WorkerStart } from './wire.ts'
 
-/** As `nice` has it: above 0 is less than the agent's. */
-const SERVICE_NICENESS = 5
-
 const { port: rawPort, code, manifest, quiesceTimeoutMs } = workerData as WorkerStart
 const port = rawPort as MessagePort
 // `workerData` can be imported again; the port must not be found there.
 for (const key of Object.keys(workerData)) delete workerData[key]
-
-// On Linux for this thread alone: a service that computes leaves the agent's own thread its time.
-setPriority(0, SERVICE_NICENESS)
 
 const post = port.postMessage.bind(port)
 const outbox = new Outbox<FromWorker>((batch, transfer) => post(pack(batch, transfer), transfer))
