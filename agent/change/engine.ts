@@ -91,6 +91,8 @@ export class Engine implements ChangeEngine {
       await this.#options.journal.write(live.record)
     } catch (error) {
       this.#changes.delete(id)
+      // It may be there all the same, e.g. when only its directory could not be synced; a restart would then undo what never began.
+      await this.#options.journal.forget(id).catch(() => {})
       throw error
     }
     this.#tell(live)

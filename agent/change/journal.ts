@@ -44,8 +44,9 @@ export class Journal {
         this.#report({ change: name, code: codeOf(error), error: messageOf(error) }, 'a change in the journal cannot be read')
       }
     }
-    const known = new Set(records.map(({ id }) => id))
-    for (const id of [...this.#stepped]) if (!known.has(id)) await this.#dropSteps(id)
+    // A record that is settled has all its steps.
+    const open = new Set(records.flatMap(({ id, settled }) => (settled ? [] : [id])))
+    for (const id of [...this.#stepped]) if (!open.has(id)) await this.#dropSteps(id)
     return await Promise.all(records.map(async (record) => ({ ...record, receipt: record.receipt ?? '', steps: await this.#stepsOf(record) })))
   }
 

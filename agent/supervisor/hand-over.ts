@@ -3,7 +3,7 @@
  * Small state is kept here as well, for the way back. Large state moves without being copied: should it be lost with a failed taker, the
  * giver, which stays quiesced until it is suspended, is asked again. Shared memory (services/sdk/hand-over.ts) stays where it is.
  */
-import { messageOf, OffboxError } from '../../core/errors.ts'
+import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
 import type { SealedSnapshot } from '../../services/sdk/wire.ts'
 import type { Call } from './calls.ts'
 import type { Instance } from './instance.ts'
@@ -52,7 +52,13 @@ export class HandOver {
 
   /** Starts the taker with it. @throws SNAPSHOT_CORRUPT, and what the service throws */
   async give(taker: Instance): Promise<void> {
-    await taker.serve(this.#handed, this.#moves)
+    try {
+      await taker.serve(this.#handed, this.#moves)
+    } catch (error) {
+      // The copy kept here may be what is damaged: the giver is asked again.
+      if (codeOf(error) === 'SNAPSHOT_CORRUPT') this.#own = undefined
+      throw error
+    }
   }
 
   /**

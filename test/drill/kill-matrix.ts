@@ -1,32 +1,35 @@
 /**
- * Kills a real agent (SIGKILL) before and after every durable operation of install, upgrade, confirm, revert and remove, starts it
- * again, and looks: exactly the version that must be there runs and answers, and nothing on the disk is damaged or left over.
+ * Kills a real agent (SIGKILL) before and after every durable operation of install, upgrade, confirm, revert and remove (every step that
+ * is journalled, and every receipt, is one), and lets each of those operations fail with ENOSPC and with EIO; starts the agent again, and
+ * looks: exactly the version that must be there runs and answers, nothing on the disk is damaged or left over, and every change that
+ * ended has exactly one receipt.
  *
- *   npm run drill -- kill-matrix [--json] [--kills N] [--only STEP] [--faults kill,ENOSPC,EIO] [--sabotage skip-confirmed]
+ *   npm run drill -- kill-matrix [--json] [--kills N] [--only STEP] [--faults kill,ENOSPC,EIO] [--lanes 3] [--sabotage NAME]
  *
- * `--kills N`: about N of them, spread evenly, instead of all. `--only`: steps whose names contain the word. `--faults`: which; with an
- * errno, single operations fail as on a bad disk and the agent is killed afterwards. `--sabotage skip-confirmed`: the agent does not
- * write down that a change is confirmed; the drill must then fail.
+ * `--kills N`: about N points, spread evenly, instead of all. `--only`: steps whose names contain the word. `--faults`: which; with an
+ * errno, single operations fail as on a bad disk; the agent then has to go on, and at every fourth it is killed as well. `--lanes`: devices at once. `--sabotage`: the agent does
+ * not write down that a change is confirmed (skip-confirmed), or keeps no receipts (skip-receipt); the drill must then fail.
  */
 import { parseArgs } from 'node:util'
 import { messageOf } from '../../core/errors.ts'
 import type { Fault } from './kill-matrix/crash-point.ts'
-import { Device, type DrillLab, makeDrillLab } from './kill-matrix/device.ts'
+import { Device, type DrillLab, makeDrillLab, type Sabotage, SABOTAGES } from './kill-matrix/device.ts'
 import { judge } from './kill-matrix/judge.ts'
 import { type Step, STEPS } from './kill-matrix/story.ts'
 
 const KILLS_MIN = 200
 /** Of a part of the matrix: a directory that is there already makes one operation less of a step. */
 const REACHED_MIN = 0.9
-const USAGE = 'npm run drill -- kill-matrix [--json] [--kills N] [--only STEP] [--faults kill,ENOSPC,EIO] [--sabotage skip-confirmed]'
-/** Devices at once. */
-const LANES = 3
+/** After a failed operation the agent is killed only at every so many of them. */
+const RESTART_EVERY = 4
+const USAGE = `npm run drill -- kill-matrix [--json] [--kills N] [--only STEP] [--faults kill,ENOSPC,EIO] [--lanes N] [--sabotage ${SABOTAGES.join('|')}]`
 
 interface Matrix {
   /** Agents that died by a SIGKILL at the operation asked for. */
   kills: number
-  /** Operations that failed with an errno. */
-  failed: number
+  /** Operations that failed, by errno. */
+  ENOSPC: number
+  EIO: number
   lost: number
   twoActive: number
   corrupt: number
@@ -81,12 +84,16 @@ async function interrupt(drill: DrillLab, device: Device, active: string | undef
   if (!trace.hit && kills) say(`not reached: ${what}`)
   else if (kills && device.ended !== 'SIGKILL') throw new Error(`${what}: the agent ended with ${device.ended}`)
   else if (kills) matrix.kills += 1
-  else if (trace.hit) matrix.failed += 1
-  await device.kill()
+  else if (trace.hit) matrix[fault as 'ENOSPC' | 'EIO'] += 1
   const startedMs = Date.now()
-  await device.start()
+  // An agent whose disk failed once lives on with what it knows; now and then it has to find its way from the disk as well.
+  const stays = !kills && at % RESTART_EVERY !== 0 && (await device.undoOpen())
+  if (!stays) {
+    await device.kill()
+    await device.start()
+  }
   const verdict = await judge(drill, device, told ? [begun.after] : [begun.before, begun.after], kills)
-  matrix.maxRecoveryMs = Math.max(matrix.maxRecoveryMs, Date.now() - startedMs)
+  if (!stays) matrix.maxRecoveryMs = Math.max(matrix.maxRecoveryMs, Date.now() - startedMs)
   for (const kind of ['lost', 'twoActive', 'corrupt'] as const) {
     if (verdict[kind].length > 0) matrix[kind] += 1
     for (const why of verdict[kind]) say(`${kind}: ${what}: ${why}`)
@@ -115,15 +122,15 @@ async function lane(drill: DrillLab, name: string, points: Point[], matrix: Matr
 }
 
 /** Spreads the points over several devices at once. */
-async function killMatrix(drill: DrillLab, points: Point[]): Promise<Matrix> {
+async function killMatrix(drill: DrillLab, points: Point[], lanes: number): Promise<Matrix> {
   const all = points.length
-  const matrix: Matrix = { kills: 0, failed: 0, lost: 0, twoActive: 0, corrupt: 0, maxRecoveryMs: 0 }
+  const matrix: Matrix = { kills: 0, ENOSPC: 0, EIO: 0, lost: 0, twoActive: 0, corrupt: 0, maxRecoveryMs: 0 }
   let ended = 0
   const done = () => {
     ended += 1
     if (ended % 20 === 0) say(`${ended} of ${all}`)
   }
-  await Promise.all(Array.from({ length: LANES }, async (_, at) => await lane(drill, `lane-${at}`, points, matrix, done)))
+  await Promise.all(Array.from({ length: lanes }, async (_, at) => await lane(drill, `lane-${at}`, points, matrix, done)))
   return matrix
 }
 
@@ -132,18 +139,21 @@ async function main(): Promise<number> {
     json: { type: 'boolean' },
     kills: { type: 'string' },
     only: { type: 'string', default: '' },
-    faults: { type: 'string', default: 'kill' },
+    faults: { type: 'string', default: 'kill,ENOSPC,EIO' },
+    lanes: { type: 'string', default: '3' },
     sabotage: { type: 'string' },
   } as const
   const { values } = parseArgs({ options })
   const faults = values.faults.split(',').flatMap((name): Fault[] => (name === 'kill' ? ['before', 'after'] : [name as Fault]))
   const most = values.kills === undefined ? Number.POSITIVE_INFINITY : Number(values.kills)
   const known: readonly Fault[] = ['before', 'after', 'ENOSPC', 'EIO']
-  if (!(most > 0) || !faults.every((fault) => known.includes(fault)) || (values.sabotage ?? 'skip-confirmed') !== 'skip-confirmed') {
+  const sabotage = (values.sabotage as Sabotage | undefined) ?? null
+  const lanes = Number(values.lanes)
+  if (!(most > 0) || !(lanes > 0) || !faults.every((fault) => known.includes(fault)) || (sabotage && !SABOTAGES.includes(sabotage))) {
     say(USAGE)
     return 2
   }
-  const drill = await makeDrillLab(values.sabotage ? 'skip-confirmed' : null)
+  const drill = await makeDrillLab(sabotage)
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
   process.once('exit', () => drill.abandon())
   try {
@@ -154,8 +164,8 @@ async function main(): Promise<number> {
     const kills = points.filter(({ fault }) => fault === 'before' || fault === 'after').length
     const whole = values.kills === undefined && values.only === '' && kills > 0
     const least = whole ? KILLS_MIN : kills * REACHED_MIN
-    const matrix = await killMatrix(drill, points)
-    const ok = matrix.kills >= least && matrix.kills + matrix.failed > 0 && matrix.lost + matrix.twoActive + matrix.corrupt === 0
+    const matrix = await killMatrix(drill, points, lanes)
+    const ok = matrix.kills >= least && matrix.kills + matrix.ENOSPC + matrix.EIO > 0 && matrix.lost + matrix.twoActive + matrix.corrupt === 0
     process.stdout.write(`${ok ? 'passed' : 'FAILED'}: ${JSON.stringify(matrix)}\n`)
     if (values.json) process.stdout.write(`${JSON.stringify(matrix)}\n`)
     return ok ? 0 : 1

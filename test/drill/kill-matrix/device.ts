@@ -4,7 +4,7 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Plugin } from 'esbuild'
 import type { RpcClient } from '../../../fleet/rpc/client.ts'
-import { LifecycleMethods } from '../../../proto/gen/lifecycle.ts'
+import { ChangeState, LifecycleMethods } from '../../../proto/gen/lifecycle.ts'
 import { type AgentProcess, connect, freePort, isServing, type Lab, makeLab, send, startAgent } from '../../agent/agent-process.ts'
 import { makeBundle } from '../../fixtures/bundles.ts'
 import { COUNTER_METHODS, payloadOf } from '../../fixtures/services/counter/bundle.ts'
@@ -22,7 +22,11 @@ export interface DrillLab {
   abandon(): void
 }
 
-export async function makeDrillLab(sabotage: 'skip-confirmed' | null): Promise<DrillLab> {
+/** Ways in which the drill's agent does wrong, so that the drill must fail; each a file beside this one. */
+export const SABOTAGES = ['skip-confirmed', 'skip-receipt'] as const
+export type Sabotage = (typeof SABOTAGES)[number]
+
+export async function makeDrillLab(sabotage: Sabotage | null): Promise<DrillLab> {
   const lab = await makeLab([instead(`${import.meta.dirname}/${sabotage ?? 'crash-point'}.ts`)])
   const code = Buffer.from(await payloadOf('test/fixtures/services/counter/service.ts')).toString()
   const running = new Set<AgentProcess>()
@@ -113,6 +117,16 @@ export class Device {
 
   async revert(changeId: string): Promise<void> {
     await this.connected(async (client) => await client.unary(LifecycleMethods.Revert, { changeId, reason: 'drill' }))
+  }
+
+  /** Ends a change that is live, as a restart would; false when there is nothing that could be asked. */
+  async undoOpen(): Promise<boolean> {
+    return await this.connected(async (client) => {
+      const { services } = await client.unary(LifecycleMethods.List, {})
+      const open = services.flatMap(({ change }) => (change?.state === ChangeState.PROVISIONAL ? [change.id] : []))
+      for (const changeId of open) await client.unary(LifecycleMethods.Revert, { changeId, reason: 'drill' })
+      return true
+    }).catch(() => false)
   }
 
   async remove(): Promise<void> {

@@ -5,7 +5,8 @@ import type { ChangeRecord } from '../../../agent/change/types.ts'
 import { AtomicFiles } from '../../../agent/store/atomic.ts'
 import { messageOf } from '../../../core/errors.ts'
 import { LifecycleMethods, ServiceState } from '../../../proto/gen/lifecycle.ts'
-import { ask } from '../../agent/agent-process.ts'
+import { checkReceipts } from '../../../fleet/device/receipts.ts'
+import { ask, FLEET, type Lab } from '../../agent/agent-process.ts'
 import { type Device, type DrillLab, SERVICE } from './device.ts'
 
 export interface Verdict {
@@ -56,6 +57,8 @@ export async function judge({ lab }: DrillLab, device: Device, allowed: readonly
 
   const changes = join(device.stateDir, 'changes')
   for (const name of await namesIn(changes)) if (!/^c-\d{10}$/.test(name)) corrupt.push(`in the journal: ${name}`)
+  const receipts = await receiptsOf(lab, device, journalled).catch((error) => [messageOf(error)])
+  corrupt.push(...receipts)
   const records = await journal(device).catch((error) => {
     corrupt.push(messageOf(error))
     return []
@@ -79,10 +82,30 @@ async function settled(device: Device) {
   }
 }
 
+/**
+ * What is wrong with the receipts: every change that ended has exactly one, and they make one chain that the device signed.
+ * @param journalled false where the disk failed: a change that was dropped from the journal leaves its receipt alone
+ */
+async function receiptsOf(lab: Lab, device: Device, journalled: boolean): Promise<string[]> {
+  const wrong: string[] = []
+  const made = (await namesIn(join(device.stateDir, 'receipts'))).map((name) => /^r-\d{10}-(c-\d{10})$/.exec(name)?.[1] ?? `none: ${name}`)
+  const ended = (await journal(device)).filter(({ settled, kind }) => settled && kind !== 'config' && kind !== 'certificate').map(({ id }) => id)
+  for (const id of ended) {
+    const count = made.filter((one) => one === id).length
+    if (count !== 1) wrong.push(`change ${id} has ${count} receipts`)
+  }
+  if (new Set(made).size !== made.length) wrong.push(`a change has two receipts: ${made.join(' ')}`)
+  if (journalled) for (const id of made.slice(-ended.length)) if (!ended.includes(id)) wrong.push(`there is a receipt of ${id}, which has not ended`)
+  const { receipts } = await device.connected(async (client) => await client.unary(LifecycleMethods.Receipts, {}))
+  const { gaps } = checkReceipts(receipts, { fleet: FLEET, caPem: lab.ca.certificatePem, deviceId: 'sw1' })
+  return [...wrong, ...gaps]
+}
+
 /** Oldest first. @throws STORE_CORRUPT */
 async function journal(device: Device): Promise<ChangeRecord[]> {
   const directory = join(device.stateDir, 'changes')
-  const names = (await namesIn(directory)).filter((name) => name.startsWith('c-')).sort()
+  // Steps of a change that is open have a file beside it.
+  const names = (await namesIn(directory)).filter((name) => /^c-\d{10}$/.test(name)).sort()
   const records = await Promise.all(names.map(async (name) => (await new AtomicFiles().readJson(join(directory, name))) as ChangeRecord | null))
   return records.flatMap((record) => record ?? [])
 }
