@@ -1,0 +1,174 @@
+/**
+ * The client of the swap bench, a process of its own: calls at a fixed rate whatever the answers do (open loop; latency counts from the
+ * time at which a call was meant to be sent), and open streams. Its orders come on stdin; on "stop" it prints what it saw, as JSON.
+ */
+import { once } from 'node:events'
+import { type ClientHttp2Session, connect } from 'node:http2'
+import { createInterface } from 'node:readline'
+import { frame } from '../load.ts'
+
+const KEYS = 16
+const TICK_MS = 1
+
+interface Options {
+  readonly port: number
+  readonly serverName: string
+  readonly caPem: string
+  readonly keyPem: string
+  readonly certificatePem: string
+  readonly ratePerSecond: number
+  readonly streams: number
+}
+
+/** What came of one run; times are Unix milliseconds with fractions, so that two processes of one machine can compare them. */
+export interface ClientResult {
+  readonly sent: number
+  readonly answered: number
+  readonly failed: number
+  readonly failures: readonly string[]
+  readonly duplicated: number
+  readonly reordered: number
+  /** Calls that the service counted and nobody got an answer to. */
+  readonly lostNumbers: number
+  /** Updates that a stream missed, all streams together. */
+  readonly lostUpdates: number
+  readonly updates: number
+  /** When each answered call was meant to be sent. */
+  readonly atMs: readonly number[]
+  readonly latencyMs: readonly number[]
+  /** When each answer came: the longest silence is what a client notices of a flip. */
+  readonly doneMs: readonly number[]
+}
+
+const failures: string[] = []
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+const options = JSON.parse((await lines.next()).value as string) as Options
+
+async function open(): Promise<ClientHttp2Session> {
+  const { port, caPem, keyPem, certificatePem, serverName } = options
+  const session = connect(`https://127.0.0.1:${port}`, { ca: caPem, key: keyPem, cert: certificatePem, servername: serverName })
+  await once(session, 'connect')
+  session.on('error', (error) => failures.push(`a connection ended: ${error.message}`))
+  session.setLocalWindowSize(16 * 1024 * 1024)
+  return session
+}
+
+function request(session: ClientHttp2Session, path: string, bytes: Uint8Array) {
+  const headers = { ':method': 'POST', ':path': path, ':authority': options.serverName, 'content-type': 'application/grpc', te: 'trailers' }
+  const stream = session.request(headers)
+  let status = 'none'
+  let message = ''
+  const take = (found: Record<string, unknown>) => {
+    status = String(found['grpc-status'] ?? status)
+    message = String(found['grpc-message'] ?? message)
+  }
+  stream.on('response', take)
+  stream.on('trailers', take)
+  stream.end(frame(bytes))
+  return { stream, ended: () => (status === '0' ? '' : `${status} ${decodeURIComponent(message)}`) }
+}
+
+const now = () => performance.timeOrigin + performance.now()
+const text = new TextEncoder()
+const atMs: number[] = []
+const latencyMs: number[] = []
+const doneMs: number[] = []
+const numbers = new Set<number>()
+/** Of each key, the counts in the order in which their calls were sent. */
+const counts = Array.from({ length: KEYS }, (): number[] => [])
+let [sent, duplicated, lostUpdates, updates, reordered, underWay] = [0, 0, 0, 0, 0, 0]
+
+function call(session: ClientHttp2Session, dueMs: number): void {
+  const key = sent % KEYS
+  const place = (counts[key] ?? []).push(0) - 1
+  sent++
+  underWay++
+  const { stream, ended } = request(session, '/bench.Ledger/Add', text.encode(`key ${key}`))
+  let answer = ''
+  stream.on('data', (chunk: Buffer) => {
+    answer += chunk.toString('latin1')
+  })
+  stream.on('error', () => {})
+  stream.on('close', () => {
+    underWay--
+    const wrong = ended()
+    const [number = 0, count = 0] = answer.slice(5).split(' ').map(Number)
+    if (wrong || !number) {
+      failures.push(wrong || 'no answer')
+      return
+    }
+    const at = now()
+    atMs.push(dueMs)
+    latencyMs.push(at - dueMs)
+    doneMs.push(at)
+    if (numbers.has(number)) duplicated++
+    numbers.add(number)
+    if (counts[key]) counts[key][place] = count
+  })
+}
+
+/** Opens a stream of updates; the result ends it. */
+function follow(session: ClientHttp2Session): () => void {
+  const { stream, ended } = request(session, '/bench.Ledger/Updates', new Uint8Array())
+  let last = 0
+  let rest: Buffer = Buffer.alloc(0)
+  let closing = false
+  stream.on('data', (chunk: Buffer) => {
+    rest = Buffer.concat([rest, chunk])
+    while (rest.length >= 5 && rest.length >= 5 + rest.readUInt32BE(1)) {
+      const end = 5 + rest.readUInt32BE(1)
+      const update = Number(rest.subarray(5, end).toString('latin1'))
+      rest = rest.subarray(end)
+      updates++
+      if (last !== 0 && update > last + 1) {
+        lostUpdates += update - last - 1
+        if (lostUpdates < 50) process.stderr.write(`a stream went from update ${last} to ${update}\n`)
+      }
+      if (last !== 0 && update <= last) duplicated++
+      last = Math.max(last, update)
+    }
+  })
+  stream.on('error', () => {})
+  stream.on('close', () => {
+    if (!closing) failures.push(`a stream ended: ${ended()}`)
+  })
+  return () => {
+    closing = true
+    stream.close()
+  }
+}
+
+const sessions = await Promise.all([open(), open()])
+const [unary, streaming] = sessions as [ClientHttp2Session, ClientHttp2Session]
+const ends = Array.from({ length: options.streams }, () => follow(streaming))
+const startMs = now()
+const timer = setInterval(() => {
+  const due = Math.floor(((now() - startMs) * options.ratePerSecond) / 1_000)
+  while (sent < due && !unary.destroyed) call(unary, startMs + (sent * 1_000) / options.ratePerSecond)
+}, TICK_MS)
+process.stdout.write('running\n')
+await lines.next()
+clearInterval(timer)
+for (const deadlineMs = now() + 30_000; underWay > 0 && now() < deadlineMs; ) await new Promise((resolve) => setTimeout(resolve, 10))
+for (const end of ends) end()
+for (const ofKey of counts) {
+  const answeredOf = ofKey.filter((count) => count > 0)
+  for (const [at, count] of answeredOf.entries()) if (count < (answeredOf[at - 1] ?? 0)) reordered++
+}
+const answered = numbers.size + duplicated
+const most = [...numbers].reduce((one, other) => Math.max(one, other), 0)
+const result: ClientResult = {
+  ...{
+    sent,
+    answered,
+    failed: failures.length,
+    failures: failures.slice(0, 10),
+    duplicated,
+    reordered,
+    lostNumbers: most - numbers.size,
+    lostUpdates,
+    updates,
+  },
+  ...{ atMs, latencyMs, doneMs },
+}
+process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0))
