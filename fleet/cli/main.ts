@@ -8,6 +8,8 @@ import { imageCommands } from './commands/image.ts'
 import { rolloutCommands } from './commands/rollout.ts'
 import { serveCommands } from './commands/serve.ts'
 import { serviceCommands } from './commands/service.ts'
+import { trustCommands } from './commands/trust.ts'
+import { witnessCommands } from './commands/witness.ts'
 import { interrupted, outcome } from './context.ts'
 import { EXIT, reportError } from './output.ts'
 
@@ -20,7 +22,18 @@ export function program(): Command {
     .option('--json', 'one JSON object on the last line of stdout (streams: one a line)')
     .showSuggestionAfterError(true)
     .exitOverride()
-  for (const add of [homeCommands, imageCommands, serveCommands, bundleCommands, deviceCommands, serviceCommands, rolloutCommands]) add(root)
+  for (const add of [
+    homeCommands,
+    imageCommands,
+    serveCommands,
+    bundleCommands,
+    deviceCommands,
+    serviceCommands,
+    rolloutCommands,
+    trustCommands,
+    witnessCommands,
+  ])
+    add(root)
   overrideExits(root)
   return root
 }

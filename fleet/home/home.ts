@@ -48,6 +48,9 @@ export class Home {
   get floors(): string {
     return join(this.path, 'floors.bin')
   }
+  get trust(): string {
+    return join(this.path, 'trust')
+  }
   get image(): string {
     return join(this.path, 'image')
   }
