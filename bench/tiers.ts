@@ -1,6 +1,7 @@
 /**
  * A service in a process of its own beside the same one in a worker: calls per second with 64 and with 1 in flight, through the
- * supervisor alone (no TLS, no gRPC), time until it is ready, and the memory that it adds. Slices and starts alternate.
+ * supervisor alone (no TLS, no gRPC), what a call costs the agent's main thread, time until it is ready, and the memory that it adds.
+ * Slices and starts alternate.
  */
 import { createSupervisor } from '../agent/supervisor/supervisor.ts'
 import type { Supervisor, SupervisorHost } from '../agent/supervisor/types.ts'
@@ -23,6 +24,7 @@ const startMs = samples()
 const addedMb = samples()
 const calls64 = samples()
 const calls1 = samples()
+const mainUs = samples()
 
 for (let sample = 0; sample <= SAMPLES; sample++) {
   for (const tier of TIERS) {
@@ -37,7 +39,11 @@ for (let sample = 0; sample <= SAMPLES; sample++) {
 for (const tier of TIERS) await start(tier)
 for (let sample = 0; sample <= SAMPLES; sample++) {
   for (const tier of TIERS) {
-    const [many, one] = [await callsPerSecond(supervisors[tier], 64), await callsPerSecond(supervisors[tier], 1)]
+    const cpu = process.threadCpuUsage()
+    const many = await callsPerSecond(supervisors[tier], 64)
+    const { user, system } = process.threadCpuUsage(cpu)
+    const one = await callsPerSecond(supervisors[tier], 1)
+    if (sample > 0) mainUs[tier].push((user + system) / ((many * SLICE_MS) / 1_000))
     if (sample > 0) calls64[tier].push(many)
     if (sample > 0) calls1[tier].push(one)
   }
@@ -45,11 +51,18 @@ for (let sample = 0; sample <= SAMPLES; sample++) {
 const confinement = supervisors.process.get('counter')?.confinement.join(', ') ?? ''
 for (const tier of TIERS) await supervisors[tier].close()
 
-const rows = { 'start, ms': startMs, 'memory added, MB': addedMb, 'calls/s, 64 in flight': calls64, 'calls/s, 1 in flight': calls1 }
+const rows = {
+  'start, ms': startMs,
+  'memory added, MB': addedMb,
+  'calls/s, 64 in flight': calls64,
+  'calls/s, 1 in flight': calls1,
+  'main thread per call, us': mainUs,
+}
 const ratio = ({ worker, process }: Samples) => median(process) / median(worker)
 report('tiers', Object.fromEntries(Object.entries(rows).flatMap(([name, of]) => TIERS.map((tier) => [`${name}: ${tier}`, { samples: of[tier], unit: '' }]))), {
   ratio64: ratio(calls64),
   ratio1: ratio(calls1),
+  mainCpuRatio: ratio(mainUs),
   startRatio: ratio(startMs),
   startMs: median(startMs.process),
   workerMb: median(addedMb.worker),
