@@ -145,7 +145,8 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
     log,
   })
   routes = attachRoutes(front.server, supervisor, {
-    admit: (call, path) => gate.admit(call, path),
+    admit: (call, path, mutates) => gate.admit(call, path, mutates),
+    intent: async (admitted) => await gate.intent(admitted),
     finished: (admitted, status) => gate.finished(admitted, status),
     toStatus: (error) => toStatus(error, log),
   })

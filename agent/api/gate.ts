@@ -35,22 +35,35 @@ export class Gate {
 
   /**
    * A denial is audited here; an admitted call by `finished`.
+   * @param mutates what the manifest of a service says of its method
    * @throws ROLE_DENIED
    */
-  admit(call: { getPeer(): string }, path: string): Admitted {
+  admit(call: { getPeer(): string }, path: string, mutates = false): Admitted {
     const peer = call.getPeer()
     const startedAtMs = this.#clock.monotonicMs()
     const connection = this.#front.connection(peer)
     try {
       // A call outlives its connection by a moment at most; without one there is nobody to answer.
       if (!connection) throw new OffboxError('ROLE_DENIED', 'the connection is gone')
-      const { mutates } = authorize(connection.principal, path)
-      return { path, principal: connection.principal.spiffeId, peer, mutates, connectionOpenedAtMs: connection.openedAtMonotonicMs, startedAtMs }
+      const rule = authorize(connection.principal, path)
+      return {
+        path,
+        principal: connection.principal.spiffeId,
+        peer,
+        mutates: mutates || rule.mutates,
+        connectionOpenedAtMs: connection.openedAtMonotonicMs,
+        startedAtMs,
+      }
     } catch (error) {
       const principal = connection?.principal.spiffeId ?? ''
       this.#audit.record({ principal, peer, method: path, decision: 'deny', status: codeOf(error), durationMs: 0 })
       throw error
     }
+  }
+
+  /** Resolves once it is on disk that this call is about to change the device. @throws STORE_FULL it must not */
+  async intent({ principal, peer, path }: Admitted): Promise<void> {
+    await this.#audit.intent({ principal, peer, method: path, decision: 'intent' })
   }
 
   /** Call once for each admitted call, when it has ended. */

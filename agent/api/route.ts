@@ -11,14 +11,17 @@ import type { CallHandle, ClientCall, Supervisor } from '../supervisor/types.ts'
 import { GrpcStream, type GrpcStreamListener } from './grpc-stream.ts'
 
 export interface RouteHooks<Admitted extends { readonly principal: string }> {
-  /** Authorizes and audits. @throws ROLE_DENIED, LIMIT_REACHED */
-  admit(call: { getPeer(): string }, path: string): Admitted
+  /** Authorizes and audits. `mutates`: the method changes the device by itself. @throws ROLE_DENIED, LIMIT_REACHED */
+  admit(call: { getPeer(): string }, path: string, mutates: boolean): Admitted
+  /** For a method that changes the device: resolves once that is durably recorded. @throws STORE_FULL the call is not delivered */
+  intent(admitted: Admitted): Promise<void>
   /** Called once for each admitted call, when it has ended. */
   finished(admitted: Admitted, outcome: ErrorCode | 'OK' | 'CANCELLED'): void
   toStatus(error: unknown): StatusObject & { readonly errorCode: ErrorCode }
 }
 
 type Kind = ClientCall['kind']
+type Method = ReturnType<Supervisor['methods']>[number]
 
 /** What grpc-js keeps to itself; the version is pinned, and test/agent/api/route.test.ts notices a change. */
 interface ServerInternals {
@@ -33,21 +36,21 @@ interface ServerInternals {
  * before `server` gets its first port or injector. The agent's own methods cannot be taken: the supervisor refuses such bundles.
  */
 export function attachRoutes<A extends { readonly principal: string }>(server: Server, supervisor: Supervisor, hooks: RouteHooks<A>): { update(): void } {
-  let served = new Map<string, Kind>()
+  let served = new Map<string, Method>()
   const internals = server as unknown as ServerInternals
   for (const name of ['_streamHandler', '_channelzHandler'] as const) {
     const known = internals[name]
     if (typeof known !== 'function' || typeof internals.onStreamOpened !== 'function')
       throw new Error(`grpc-js has no ${name}: another version than the pinned one`)
     internals[name] = (interceptors, stream, headers) => {
-      const kind = served.get(String(headers[':path']))
-      if (kind === undefined || !isGrpc(headers)) return known.call(server, interceptors, stream, headers)
+      const method = served.get(String(headers[':path']))
+      if (method === undefined || !isGrpc(headers)) return known.call(server, interceptors, stream, headers)
       internals.onStreamOpened(stream)
-      new RoutedCall(stream, headers, String(headers[':path']), kind, supervisor, hooks)
+      new RoutedCall(stream, headers, method, supervisor, hooks)
     }
   }
   const update = () => {
-    served = new Map(supervisor.methods().map(({ path, kind }) => [path, kind]))
+    served = new Map(supervisor.methods().map((method) => [method.path, method]))
   }
   update()
   return { update }
@@ -72,18 +75,32 @@ class RoutedCall<A extends { readonly principal: string }> implements GrpcStream
   #request: Buffer | undefined
   #answer: Uint8Array | undefined
 
-  constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, path: string, kind: Kind, supervisor: Supervisor, hooks: RouteHooks<A>) {
+  constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, { path, kind, mutates }: Method, supervisor: Supervisor, hooks: RouteHooks<A>) {
     this.method = path
     this.kind = kind
     this.#hooks = hooks
     this.#stream = new GrpcStream(stream, headers, requestBytesMax, this)
     this.deadlineMs = this.#stream.deadlineMs
     try {
-      this.#admitted = hooks.admit(this.#stream, path)
+      this.#admitted = hooks.admit(this.#stream, path, mutates)
       this.principal = this.#admitted.principal
-      this.#handle = supervisor.call(this)
-      this.#handle.onCredit = () => this.#stream.resume()
-      this.#stream.read()
+      if (mutates) void this.#beginOnRecord(supervisor, this.#admitted)
+      else this.#begin(supervisor)
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  #begin(supervisor: Supervisor): void {
+    this.#handle = supervisor.call(this)
+    this.#handle.onCredit = () => this.#stream.resume()
+    this.#stream.read()
+  }
+
+  async #beginOnRecord(supervisor: Supervisor, admitted: A): Promise<void> {
+    try {
+      await this.#hooks.intent(admitted)
+      if (!this.#ended) this.#begin(supervisor)
     } catch (error) {
       this.#fail(error)
     }

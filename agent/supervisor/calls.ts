@@ -1,7 +1,9 @@
 /** One client call on its way: held, or open in a worker, at times moved from one version to the next. */
+import type { Clock } from '../../core/clock.ts'
 import type { ErrorCode } from '../../core/errors.ts'
 import type { ManifestMethod } from '../../core/manifest.ts'
 import { exactCopy, WIRE_LIMITS, type Fields, type ToWorker, type WireError } from '../../services/sdk/wire.ts'
+import type { Account } from './account.ts'
 import type { CallHandle, ClientCall } from './types.ts'
 
 /** An instance as a call sees it. */
@@ -16,6 +18,8 @@ export interface Carrier {
 export interface CallOwner {
   /** The call is complete enough to be opened or held. */
   deliver(call: Call): void
+  /** The version that serves. */
+  readonly current: { readonly account: Pick<Account, 'takesMessage'> }
   /** The call has ended while nobody carried it. */
   dropped(call: Call): void
 }
@@ -31,6 +35,7 @@ export class Call implements CallHandle {
   cancelExpiry: (() => void) | undefined
   readonly #client: ClientCall
   readonly #owner: CallOwner
+  readonly #clock: Clock
   #carrier: Carrier | undefined
   #id = 0
   #ended = false
@@ -45,7 +50,8 @@ export class Call implements CallHandle {
   #clientFull = false
   #cursor: string | undefined
 
-  constructor(client: ClientCall, method: ManifestMethod, owner: CallOwner) {
+  constructor(client: ClientCall, method: ManifestMethod, owner: CallOwner, clock: Clock) {
+    this.#clock = clock
     this.#client = client
     this.method = method
     this.#owner = owner
@@ -77,6 +83,10 @@ export class Call implements CallHandle {
 
   message(bytes: Uint8Array): boolean {
     if (this.#ended) return true
+    if (!this.#owner.current.account.takesMessage(this.#clock.monotonicMs())) {
+      this.fail('RATE_EXCEEDED', 'this service gets more messages a second than its manifest allows')
+      return true
+    }
     if (this.takesOne) {
       if (this.#request) return true
       this.#request = bytes

@@ -13,6 +13,7 @@ import {
   type ToWorker,
 } from '../../services/sdk/wire.ts'
 import { Account } from './account.ts'
+import { CallTable } from './call-table.ts'
 import type { Call, Carrier } from './calls.ts'
 import { CapabilityDesk } from './capability-desk.ts'
 import { ChannelDesk } from './channel-desk.ts'
@@ -23,7 +24,7 @@ import { patiently } from './patience.ts'
 import type { ResourceWatch } from './resources.ts'
 import { judgeExit } from './restart-policy.ts'
 import type { StartTransport } from './transport.ts'
-import type { SupervisorHost, Transition, VerifiedBundle } from './types.ts'
+import type { ClientCall, SupervisorHost, Transition, VerifiedBundle } from './types.ts'
 import { Link, type LinkListener } from './link.ts'
 
 export interface InstanceOptions {
@@ -62,13 +63,11 @@ export class Instance implements Carrier {
   /** Did not answer its last heartbeat. */
   silent = false
   readonly #options: InstanceOptions
-  readonly #calls = new Map<number, Call>()
+  readonly #calls: CallTable
   readonly #desk: CapabilityDesk
   readonly #channelDesk: ChannelDesk
-  readonly #idleWaiters = new Set<() => void>()
   #link: Link | undefined
   #unwatch = () => {}
-  #nextCall = 1
   #crashesAtMs: readonly number[] = []
   #backoffMs = 0
   #cancelTimer = () => {}
@@ -79,6 +78,7 @@ export class Instance implements Carrier {
     this.#options = options
     this.bundle = options.bundle
     this.account = new Account(options.bundle.manifest)
+    this.#calls = new CallTable(this.account, options.limits)
     this.#desk = new CapabilityDesk(options.bundle.manifest, options.host, options.limits, (message) => this.send(message))
     this.#channelDesk = new ChannelDesk(
       options.bundle.manifest,
@@ -187,30 +187,22 @@ export class Instance implements Carrier {
 
   /** Resolves once no unary call is under way here; false when that took longer. */
   async idle(timeoutMs: number): Promise<boolean> {
-    if (this.#unaryCalls() === 0) return true
-    return await new Promise((resolve) => {
-      const cancel = patiently(this.#options.clock, timeoutMs, () => {
-        this.#idleWaiters.delete(done)
-        resolve(false)
-      })
-      const done = () => {
-        cancel()
-        resolve(true)
-      }
-      this.#idleWaiters.add(done)
-    })
+    return await this.#calls.idle(this.#options.clock, timeoutMs)
   }
 
   get calls(): readonly Call[] {
-    return [...this.#calls.values()]
+    return this.#calls.all
+  }
+
+  /** Whether one more call may begin here. @throws LIMIT_REACHED, STREAMS_EXCEEDED */
+  admit(call: Pick<ClientCall, 'kind' | 'principal'>): void {
+    this.#calls.admit(call)
   }
 
   // Carrier.
 
   open(call: Call, message: Omit<Extract<ToWorker, { type: 'open' }>, 'type' | 'call'>, owned?: Uint8Array): number {
-    if (this.#calls.size >= this.#options.limits.callsMax) throw new OffboxError('LIMIT_REACHED', `${this.#calls.size} calls are under way in this service`)
-    const id = this.#nextCall++
-    this.#calls.set(id, call)
+    const id = this.#calls.add(call)
     this.send({ type: 'open', call: id, ...message }, owned)
     return id
   }
@@ -221,16 +213,7 @@ export class Instance implements Carrier {
 
   forget(id: number): void {
     this.#channelDesk.ended(id)
-    if (this.#calls.delete(id) && this.#idleWaiters.size > 0 && this.#unaryCalls() === 0) this.#wakeIdleWaiters()
-  }
-
-  #wakeIdleWaiters(): void {
-    for (const wake of this.#idleWaiters) wake()
-    this.#idleWaiters.clear()
-  }
-
-  #unaryCalls(): number {
-    return this.calls.filter((call) => call.method.kind === 'unary').length
+    this.#calls.remove(id)
   }
 
   // Lifecycle.
@@ -313,9 +296,7 @@ export class Instance implements Carrier {
     this.#cancelHealth()
     this.#desk.close()
     this.#channelDesk.close()
-    for (const call of this.calls) call.onLost(`the service's worker ended: ${reason}`)
-    this.#calls.clear()
-    this.#wakeIdleWaiters()
+    for (const call of this.#calls.clear()) call.onLost(`the service's worker ended: ${reason}`)
   }
 
   #exited(reason: string): void {

@@ -40,6 +40,8 @@ export const SUPERVISOR_LIMITS = {
   downHoldTimeoutMs: 2_000,
   /** Calls under way in one worker. */
   callsMax: 1_024,
+  /** Of them by one principal: nobody alone keeps the others out. */
+  callsPerPrincipalMax: 512,
   /** Capability operations under way for one worker. */
   capabilitiesMax: 64,
   healthIntervalMs: 1_000,

@@ -26,12 +26,16 @@ export interface LinkListener {
   exit(reason: string): void
 }
 
+/** Heard from one service before others have their turn. */
+const MESSAGES_PER_TURN = 256
+
 export class Link {
   readonly #options: LinkOptions
   readonly #transport: Transport
   readonly #outbox: Outbox<ToWorker>
   readonly #controls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void; cancelTimer: () => void }>()
   readonly #logLimit: LogLimit
+  #inbox: FromWorker[] = []
   #nextControl = 1
   #open = true
   #reason = ''
@@ -120,7 +124,16 @@ export class Link {
       this.kill(`it broke the protocol: ${messageOf(error)}`)
       return
     }
-    for (const message of messages) {
+    const waiting = this.#inbox.length > 0
+    for (const message of messages) this.#inbox.push(message)
+    if (!waiting) this.#hear()
+  }
+
+  /** A few at a time: a service that says much must not keep the agent's thread from the others. In order. */
+  #hear(): void {
+    const turn = this.#inbox.splice(0, MESSAGES_PER_TURN)
+    if (this.#inbox.length > 0) setImmediate(() => this.#hear())
+    for (const message of turn) {
       if (!this.#open) return
       if (message.type === 'done') this.#answered(message)
       else if (message.type === 'log') this.#log(message.level, message.message, message.fields)

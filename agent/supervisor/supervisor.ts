@@ -153,13 +153,15 @@ class ServiceSupervisor implements Supervisor {
   call(client: ClientCall): CallHandle {
     const found = this.#byMethod.get(client.method)
     if (!found || found.method.kind !== client.kind) throw new OffboxError('METHOD_NOT_FOUND', `nothing here serves ${client.method}`)
-    const call = new Call(client, found.method, found.slots)
+    found.slots.current.admit(client)
+    const call = new Call(client, found.method, found.slots, this.#clock)
     if (!call.takesOne) found.slots.deliver(call)
     return call
   }
 
-  methods(): { path: string; kind: ManifestMethod['kind']; service: string }[] {
-    return [...this.#byMethod].map(([path, { slots, method }]) => ({ path, kind: method.kind, service: slots.current.bundle.manifest.name }))
+  methods(): ReturnType<Supervisor['methods']> {
+    const service = (slots: Slots) => slots.current.bundle.manifest.name
+    return [...this.#byMethod].map(([path, { slots, method }]) => ({ path, kind: method.kind, mutates: method.mutates === true, service: service(slots) }))
   }
 
   #status(slots: Slots): RunningService {

@@ -137,10 +137,10 @@ export interface Supervisor {
   onProvisionalFailure: (service: string, reason: string) => void
   /** Called when a version that is not provisional has crashed too often and stays down. */
   onSpent: (service: string, reason: string) => void
-  /** Begins a client call. @throws METHOD_NOT_FOUND, SERVICE_DOWN, LIMIT_REACHED */
+  /** Begins a client call. @throws METHOD_NOT_FOUND, SERVICE_DOWN, LIMIT_REACHED, STREAMS_EXCEEDED */
   call(client: ClientCall): CallHandle
   /** Methods served at present, for the router's registration. */
-  methods(): readonly { path: string; kind: Manifest['methods'][number]['kind']; service: string }[]
+  methods(): readonly { path: string; kind: Manifest['methods'][number]['kind']; mutates: boolean; service: string }[]
 }
 
 /** What the supervisor needs of the agent. */

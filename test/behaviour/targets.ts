@@ -59,6 +59,7 @@ async function ours(t: Test): Promise<Target> {
   const server = new grpc.Server()
   attachRoutes(server, supervisor, {
     admit: (_, path) => ({ principal: 'spiffe://lab/operator/test', path }),
+    intent: async () => {},
     finished: () => {},
     toStatus: (error) => toStatus(error, { error: () => {} }),
   })

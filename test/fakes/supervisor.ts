@@ -109,7 +109,7 @@ export class FakeSupervisor implements Supervisor {
   }
 
   methods(): ReturnType<Supervisor['methods']> {
-    const all = [...this.#services].flatMap(([service, { current }]) => current.bundle.manifest.methods.map(({ path, kind }) => ({ path, kind, service })))
+    const all = [...this.#services].flatMap(([service, { current }]) => current.bundle.manifest.methods.map(({ path, kind, mutates }) => ({ path, kind, mutates: mutates === true, service })))
     return all
   }
 

@@ -2,11 +2,13 @@ import * as grpc from '@grpc/grpc-js'
 import t, { type Test } from 'tap'
 import { attachRoutes } from '../../../agent/api/route.ts'
 import { codeOf, ERROR_TRAILER, ERRORS, messageOf, OffboxError } from '../../../core/errors.ts'
-import { counterBundle } from '../../fixtures/services/counter/bundle.ts'
+import { COUNTER_METHODS, counterBundle } from '../../fixtures/services/counter/bundle.ts'
 import { ask, harness, until } from '../supervisor/harness.ts'
 
 const same = (bytes: Buffer) => bytes
 const path = (method: string) => `/test.Counter/${method}`
+
+let intent: (path: string) => Promise<void> = async () => {}
 
 /** A gRPC server on loopback over a supervisor with the counter, and a client of it. */
 async function routed(t: Test) {
@@ -18,6 +20,7 @@ async function routed(t: Test) {
       if (path.endsWith('/Sum')) throw new OffboxError('ROLE_DENIED', `not for ${call.getPeer()}`)
       return { principal: 'spiffe://lab/operator/test', path }
     },
+    intent: async ({ path }) => await intent(path),
     finished: ({ path }, outcome) => finished.push(`${path} ${outcome}`),
     toStatus: (error) => {
       const errorCode = codeOf(error)
@@ -120,4 +123,38 @@ t.test('a client that goes away ends its stream in the service', async (t) => {
   call.cancel()
   await until('the report', () => finished.length === 1)
   t.same(finished, [`${path('Tail')} CANCELLED`])
+})
+
+t.test('a method that changes the device is delivered once its intent is on record, and not at all when it cannot be', async (t) => {
+  const { supervisor, unary, finished } = await routed(t)
+  const methods = COUNTER_METHODS.map((method) => (method.path === path('Next') ? { ...method, mutates: true } : method))
+  await supervisor.install(await counterBundle('1.0.0', { methods }), {})
+  let recorded = () => {}
+  const intents: string[] = []
+  t.teardown(() => {
+    intent = async () => {}
+  })
+  intent = async (path) => {
+    intents.push(path)
+    await new Promise<void>((resolve) => {
+      recorded = resolve
+    })
+  }
+  const first = unary('Next')
+  await until('the intent', () => intents.length === 1)
+  t.match((await ask(supervisor, 'Next')).text, /1\.0\.0 1$/, 'the call over the API has not been counted yet')
+  recorded()
+  t.equal(await first, '1.0.0 2')
+  intent = async () => {
+    throw new OffboxError('STORE_FULL', 'no room for the record')
+  }
+  await t.rejects(unary('Next'), { code: grpc.status.RESOURCE_EXHAUSTED, details: /^STORE_FULL/ })
+  intent = async () => {
+    intents.push('again')
+  }
+  t.equal(await unary('Next'), '1.0.0 3')
+  await unary('Do', 'nothing')
+  t.same(intents, [path('Next'), 'again'], 'methods that change nothing need no record')
+  await until('the reports', () => finished.length === 4)
+  t.same(finished, [`${path('Next')} OK`, `${path('Next')} STORE_FULL`, `${path('Next')} OK`, `${path('Do')} OK`])
 })
