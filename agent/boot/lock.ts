@@ -1,45 +1,79 @@
 /** One agent a state directory. The owner is named by pid and start time, so that a lock of the dead holds nobody up. */
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { link, readFile, rm, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { OffboxError } from '../../core/errors.ts'
 
-/** Resolves with the way to let go. @throws HOME_IN_USE */
+/** With the pause between them, two seconds: taking a stale lock over takes milliseconds. */
+const ATTEMPTS_MAX = 100
+const ATTEMPT_PAUSE_MS = 20
+/** A lock on the lock on the lock: only as many crashes, each in the middle of taking over the one before, get there. */
+const DEPTH_MAX = 3
+
+/** Resolves with the way to let go, safe to call twice. @throws HOME_IN_USE */
 export async function takeLock(stateDir: string): Promise<() => Promise<void>> {
-  const path = join(stateDir, 'lock')
-  const own = join(stateDir, `lock.${process.pid}`)
-  await writeFile(own, await nameOf(process.pid), { mode: 0o600 })
+  return await take(join(stateDir, 'lock'), stateDir, 0)
+}
+
+async function take(path: string, stateDir: string, depth: number): Promise<() => Promise<void>> {
+  // Told from another lock of this very process, too.
+  const name = `${await nameOf(process.pid)} ${randomBytes(4).toString('hex')}`
+  const own = `${path}.${name.split(' ').at(-1)}-${process.pid}`
+  await writeFile(own, name, { mode: 0o600, flag: 'wx' })
   try {
-    for (;;) {
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       try {
         // `link` is the one step that exactly one of several can win.
         await link(own, path)
-        return async () => await rm(path, { force: true })
+        return async () => await release(path, name)
       } catch (error) {
         if ((error as { code?: unknown }).code !== 'EEXIST') throw error
       }
-      await refuseIfAlive(path, stateDir)
-      // Moved, not removed: should another agent have taken the lock since we looked, it is found alive here and put back.
-      const stale = `${path}.stale.${process.pid}`
-      await rename(path, stale).catch(ignoreAbsent)
-      try {
-        await refuseIfAlive(stale, stateDir)
-      } catch (error) {
-        await link(stale, path).catch(() => {})
-        throw error
-      } finally {
-        await rm(stale, { force: true })
-      }
+      const owner = await ownerOf(path)
+      if (owner !== undefined) throw new OffboxError('HOME_IN_USE', `another agent (process ${owner}) uses ${stateDir}`)
+      if (depth >= DEPTH_MAX) throw new OffboxError('HOME_IN_USE', `${path} is left over from a crash; remove it`)
+      await removeStale(path, stateDir, depth)
     }
+    throw new OffboxError('HOME_IN_USE', `${path} changes hands too quickly; try again`)
   } finally {
     await rm(own, { force: true })
   }
 }
 
-async function refuseIfAlive(path: string, stateDir: string): Promise<void> {
-  const owner = await readFile(path, 'utf8').catch(ignoreAbsent)
-  const pid = Number(owner?.split(' ')[0])
-  if (!owner || !Number.isSafeInteger(pid) || (await nameOf(pid)) !== owner) return
-  throw new OffboxError('HOME_IN_USE', `another agent (process ${pid}) uses ${stateDir}`)
+/**
+ * Removes a dead owner's lock. Only the holder of a second lock may: between reading a stale lock and removing it another starter may
+ * have replaced it by its own, and that one must stay.
+ */
+async function removeStale(path: string, stateDir: string, depth: number): Promise<void> {
+  let letGo: () => Promise<void>
+  try {
+    letGo = await take(`${path}.stale`, stateDir, depth + 1)
+  } catch (error) {
+    if (!(error instanceof OffboxError)) throw error
+    // Another starter is at it; what it leaves is looked at in the next attempt.
+    await delay(ATTEMPT_PAUSE_MS)
+    return
+  }
+  try {
+    if ((await ownerOf(path)) === undefined) await unlink(path).catch(ignoreAbsent)
+  } finally {
+    await letGo()
+  }
+}
+
+async function release(path: string, name: string): Promise<void> {
+  const now = await readFile(path, 'utf8').catch(ignoreAbsent)
+  if (now === name) await rm(path, { force: true })
+}
+
+/** Pid of the process that holds a lock and lives; undefined: nobody does. */
+async function ownerOf(path: string): Promise<number | undefined> {
+  const owner = (await readFile(path, 'utf8').catch(ignoreAbsent)) ?? ''
+  const pid = Number(owner.split(' ')[0])
+  if (!Number.isSafeInteger(pid) || pid <= 0) return undefined
+  const name = await nameOf(pid)
+  return name !== '' && (owner === name || owner.startsWith(`${name} `)) ? pid : undefined
 }
 
 /** "PID STARTTICKS BOOTID"; empty when there is no such process. proc(5), /proc/PID/stat field 22. */
