@@ -67,6 +67,11 @@ export interface CertificateNames {
   readonly nowMs: number
 }
 
+/** A level below the devices, so that no device's id can stand for a service of the fleet. */
+export function serviceDnsName(fleet: string, id: string): string {
+  return `${id}.service.${fleet}.offbox`
+}
+
 /** A self-signed fleet CA, path length 0. */
 export async function makeCa(fleet: string, input: { nowMs: number; validMs: number }): Promise<CertificateAuthority> {
   const keys = await makeKeys()
@@ -111,6 +116,7 @@ async function issue(ca: CertificateAuthority, publicKey: CryptoKey, names: Cert
   const signingKey = await crypto.subtle.importKey('pkcs8', x509.PemConverter.decodeFirst(ca.keyPem), ALGORITHM, false, ['sign'])
   const alternatives: x509.JsonGeneralName[] = [{ type: 'url', value: spiffeId(names.fleet, names.role, names.id) }]
   if (names.role === 'device') alternatives.push({ type: 'dns', value: deviceDnsName(names.fleet, names.id) })
+  if (names.role === 'service') alternatives.push({ type: 'dns', value: serviceDnsName(names.fleet, names.id) })
   if (names.role === 'controller') alternatives.push({ type: 'dns', value: `controller.${names.fleet}.offbox` })
   // A device must not be able to command another one: it gets no clientAuth. The controller serves enrolment as well.
   const usages: x509.ExtendedKeyUsage[] = []

@@ -22,6 +22,7 @@ export class TrustingDevice {
   async start(overrides: Partial<TufTrustOptions> = {}): Promise<TufTrust> {
     const { clock } = this
     const files = new AtomicFiles(this.disk)
+    await files.sweep('/state')
     const fixed = { files, stateDir: '/state', fleet: FLEET, anchor: this.#anchor, clock, buildTimeMs: BORN_MS - DAY_MS }
     return await TufTrust.open({ ...fixed, witness: { keys: new Map(), need: 'never' }, ...this.#overrides, ...overrides })
   }
