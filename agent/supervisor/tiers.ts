@@ -1,12 +1,15 @@
 /** Where a service runs: its manifest asks, the policy of the device decides, and what the machine can do bounds both. */
 import { OffboxError } from '../../core/errors.ts'
-import { type Manifest, type Tier, TIERS } from '../../core/manifest.ts'
+import { limitsOf, type Manifest, type Tier, TIERS } from '../../core/manifest.ts'
 import { openCgroups } from './cgroup.ts'
 import { surveyMeans } from './confinement.ts'
 import { readHostText } from './host-text.ts'
 import { processTransport, type ProcessTierOptions } from './process-transport.ts'
 import type { StartTransport } from './transport.ts'
 import { workerTransport } from './worker-transport.ts'
+
+/** A bare Node is resident with 50 MiB; with less than this it cannot start, and says nothing of why. */
+const MEMORY_MB_MIN = 96
 
 export const TIER_POLICIES = ['required', 'best-effort'] as const
 
@@ -43,9 +46,17 @@ export class Tiers {
     return TIERS[stricter] ?? 'process'
   }
 
-  /** Touches no service. @throws TIER_UNAVAILABLE naming what the machine lacks */
-  check(manifest: Pick<Manifest, 'name' | 'tier'>): void {
-    if (this.of(manifest) !== 'process' || this.#options.processTier !== 'required') return
+  /** Touches no service. @throws TIER_UNAVAILABLE naming what the machine lacks, or how little the manifest allows */
+  check(manifest: Pick<Manifest, 'name' | 'tier' | 'limits' | 'heapMbMax'>): void {
+    if (this.of(manifest) !== 'process') return
+    const { memoryMbMax } = limitsOf(manifest)
+    if (memoryMbMax < MEMORY_MB_MIN) {
+      throw new OffboxError(
+        'TIER_UNAVAILABLE',
+        `${manifest.name} may use ${memoryMbMax} MiB, and a process of its own needs ${MEMORY_MB_MIN} (limits.memoryMbMax)`,
+      )
+    }
+    if (this.#options.processTier !== 'required') return
     const { lacking } = this.#open()
     if (lacking.length > 0) throw new OffboxError('TIER_UNAVAILABLE', `${manifest.name} needs a process of its own, and this device has ${lacking.join('; ')}`)
   }

@@ -73,6 +73,8 @@ async function story(): Promise<void> {
     }
     const { services } = await client.unary(LifecycleMethods.List, {})
     t.same(services.map(({ service, version }) => `${service} ${version}`).sort(), ['routing 1.0.0', 'secrets 1.0.0', 'telemetry 1.0.0'])
+    t.same(services.map(({ service, tier }) => `${service} ${tier}`).sort(), ['routing worker', 'secrets process', 'telemetry worker'])
+    for (const { service, confinement } of services) t.ok(confinement.includes('ses'), `${service}: ${confinement.join(', ')}`)
   })
 
   await t.test('routing configures BIRD, and only what a fresh connection confirms stays', async (t) => {

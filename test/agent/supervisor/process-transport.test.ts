@@ -157,10 +157,13 @@ t.test('two that live at once never have the same uid', async (t) => {
 t.test('a device that insists on the process tier refuses the service where something is missing', async (t) => {
   const tiers = new Tiers({ processTier: 'required', tierMin: 'worker', key: `test-${process.pid}-required`, hostText: '', processHostText: '' })
   const lacking = [...surveyMeans(false).missing, ...lackingOf(openCgroups(`test-${process.pid}-required`))]
-  tiers.check({ name: 'worker' })
-  if (lacking.length > 0) t.throws(() => tiers.check({ name: 'secrets', tier: 'process' }), { code: 'TIER_UNAVAILABLE' }, lacking.join('; '))
-  else t.doesNotThrow(() => tiers.check({ name: 'secrets', tier: 'process' }))
-  new Tiers({ processTier: 'best-effort', tierMin: 'process', key: 'test', hostText: '', processHostText: '' }).check({ name: 'any' })
+  const manifest = { name: 'secrets', tier: 'process', heapMbMax: 64 } as const
+  tiers.check({ ...manifest, tier: 'worker' })
+  if (lacking.length > 0) t.throws(() => tiers.check(manifest), { code: 'TIER_UNAVAILABLE' }, lacking.join('; '))
+  else t.doesNotThrow(() => tiers.check(manifest))
+  const lenient = new Tiers({ processTier: 'best-effort', tierMin: 'process', key: 'test', hostText: '', processHostText: '' })
+  lenient.check({ ...manifest, tier: 'worker' })
+  t.throws(() => lenient.check({ ...manifest, limits: { memoryMbMax: 95 } }), { code: 'TIER_UNAVAILABLE' }, 'and one that could not even start there')
 })
 
 const lackingOf = (cgroups: Cgroups | string) => (typeof cgroups === 'string' ? [cgroups] : cgroups.missing)
