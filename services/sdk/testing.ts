@@ -117,6 +117,8 @@ export interface ConformanceOptions {
   readonly badConfigs?: readonly unknown[]
   /** Fresh, working fakes for one run. */
   readonly capabilities?: () => Capabilities
+  /** Working handlers of the services that it calls. */
+  readonly services?: readonly Served[]
   /** Uses the service, so that it has state worth handing over. */
   readonly use?: (run: TestRun) => Promise<unknown>
   /** What must survive a hand-over; compared as JSON. Default: the snapshot itself. */
@@ -139,7 +141,8 @@ const FAILURES_MAX = 50
 export function conformance(t: Tester, module: ServiceModule, options: ConformanceOptions): void {
   const { manifest, config } = options
   const fakes = () => options.capabilities?.() ?? {}
-  const run = async (over: Partial<RunOptions> = {}) => await within('start', runService(module, { manifest, config, capabilities: fakes(), ...over }))
+  const run = async (over: Partial<RunOptions> = {}) =>
+    await within('start', runService(module, { manifest, config, capabilities: fakes(), services: options.services ?? [], ...over }))
   const create = () => module.create()
 
   t.test('serves exactly the methods of its manifest', async () => compareMethods(manifest, create()))
@@ -219,7 +222,10 @@ export function conformance(t: Tester, module: ServiceModule, options: Conforman
   t.test(`state goes from ${predecessor.manifest.version} to ${manifest.version} and back`, async () => {
     const runOld = async (inherited?: Snapshot) => {
       const { module, manifest, config = options.config } = predecessor
-      return await within('start', runService(module, { manifest, config, capabilities: fakes(), ...(inherited ? { inherited } : {}) }))
+      return await within(
+        'start',
+        runService(module, { manifest, config, capabilities: fakes(), services: options.services ?? [], ...(inherited ? { inherited } : {}) }),
+      )
     }
     const before = await runOld()
     await options.use?.(before)

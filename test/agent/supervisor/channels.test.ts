@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { Back, Front } from '../../fixtures/services/pair/methods.ts'
-import { ask, begin, type PairTiers, pairBundle, startPair, through, tierOf } from '../../fixtures/services/pair/bundle.ts'
+import { ask, begin, type Outcome, type PairTiers, pairBundle, startPair, through, tierOf } from '../../fixtures/services/pair/bundle.ts'
 import { until } from './harness.ts'
 
 /** Both tiers, and both ways between them. */
@@ -136,6 +136,38 @@ for (const tiers of TIERS)
     }
     await endsWithNoneLost(t, supervisor)
   })
+
+t.test('both swap at once, again and again, while clients and Front itself call: no call lost, none twice', async (t) => {
+  const { supervisor } = await startPair()
+  t.teardown(() => supervisor.close())
+  await ask(supervisor, Front.Begin)
+  const outcomes: Outcome[] = []
+  let going = true
+  const client = async (number: number) => {
+    for (let call = 0; going; call++) outcomes.push(await through(supervisor, { call: 'Add', request: `c${number}-${call}` }))
+  }
+  const clients = Array.from({ length: 8 }, async (_, number) => await client(number))
+  for (let round = 1; round <= 5; round++) {
+    const version = `1.${round}.0`
+    await Promise.all(
+      (['front', 'back'] as const).map(async (name) => {
+        await supervisor.swap(await pairBundle(name, version), {})
+        if (round % 2 === 0) await supervisor.revert(name, 'for the test')
+        else await supervisor.commit(name)
+      }),
+    )
+  }
+  going = false
+  await Promise.all(clients)
+  t.same(
+    outcomes.filter(({ error }) => error),
+    [],
+  )
+  await ask(supervisor, Front.Begin, 'end')
+  const { asked, failed } = JSON.parse((await ask(supervisor, Front.Report)).answers[0] ?? '{}')
+  const { count, twice } = JSON.parse((await ask(supervisor, Back.Seen)).answers[0] ?? '{}')
+  t.same({ failed, count, twice }, { failed: [], count: asked + outcomes.length, twice: 0 })
+})
 
 t.test('a call of the caller that takes longer than its hand-over ends with SWAP_IN_PROGRESS, and the swap goes on', async (t) => {
   const { supervisor } = await startPair()

@@ -107,6 +107,23 @@ t.test('the same sources make the same bundle, and a version may be given', asyn
   t.equal(typeof new Function(`${code}\nreturn offboxService`)().create, 'function')
 })
 
+t.test('what a service requires and provides goes into its bundle, and a range that is none is told', async (t) => {
+  const methods = [{ path: '/test.X/Do', kind: 'unary' }]
+  const base = { name: 'x', version: '1.0.0', methods, capabilities: [], snapshot: { writes: [], reads: [] }, heapMbMax: 32 }
+  const folder = (over: object) =>
+    t.testdir({ 'service.ts': 'export const create = (): string => "a service"\n', 'manifest.json': JSON.stringify({ ...base, ...over }) })
+  const asked = { provides: { 'test.X': '2.1.0' }, requires: { kernel: '^1.0.0', apis: { 'offbox.v1.Routing': '^1.0.0 || ^2.0.0' } } }
+  t.match((await buildBundle(folder(asked))).manifest, asked)
+  for (const [over, message] of [
+    [{ requires: { apis: { 'offbox.v1.Routing': 'new' } } }, /requires\.apis\.offbox\.v1\.Routing must be a SemVer range/],
+    [{ requires: { kernel: 'x.y' } }, /requires\.kernel must be a SemVer range/],
+    [{ requires: { api: {} } }, /unknown field requires\.api/],
+    [{ provides: { 'test.Y': '1.0.0' } }, /provides names test\.Y, of which it declares no method/],
+  ] as const) {
+    await t.rejects(buildBundle(folder(over)), { code: 'BUNDLE_MALFORMED', message })
+  }
+})
+
 t.test('a service that cannot be built is told with file and line', async (t) => {
   const manifest = JSON.stringify({ name: 'x', version: '1.0.0', methods: [], capabilities: [], snapshot: { writes: [], reads: [] }, heapMbMax: 32 })
   await t.rejects(buildBundle(t.testdir({ 'manifest.json': manifest, 'service.ts': 'export const a = 1\nexport const b = = 2\n' })), {
