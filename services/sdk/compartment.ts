@@ -38,7 +38,6 @@ export function confine({ name, version, lent = [] }: ConfineOptions): Evaluate 
     // has those that matter to libraries.
     overrideTaming: 'min',
     localeTaming: 'unsafe',
-    regExpTaming: 'unsafe',
     domainTaming: 'unsafe',
     consoleTaming: 'unsafe',
     errorTrapping: 'none',
@@ -50,7 +49,8 @@ export function confine({ name, version, lent = [] }: ConfineOptions): Evaluate 
   for (const one of lent) harden(one)
   // The host makes its signals of the same class, since services get to see them.
   Object.assign(globalThis, { AbortController: endowments['AbortController'], AbortSignal: endowments['AbortSignal'] })
-  const globals: Record<string, unknown> = { Date, Math, ...endowments }
+  const globals: Record<string, unknown> = { ...endowments }
+  for (const name of POWERLESS_NAMES) globals[name] = Reflect.get(globalThis, name)
   for (const value of Object.values(globals)) harden(value)
   const compartment = new Compartment({ __options__: true, name, globals })
   for (const unwanted of UNWANTED) Reflect.deleteProperty(compartment.globalThis, unwanted)
@@ -85,6 +85,9 @@ function enableOverride(prototype: object, name: string): void {
   }
   Object.defineProperty(prototype, name, { get, set, enumerable: property.enumerable ?? false, configurable: true })
 }
+
+/** Of ECMAScript, and kept by SES from compartments: they tell time, chance, bits of NaN or garbage collection, which a service may know. */
+const POWERLESS_NAMES = ['Date', 'Math', 'Temporal', 'Float16Array', 'Float32Array', 'Float64Array', 'Intl', 'WeakRef', 'FinalizationRegistry']
 
 /** Means to make more of the same, which no service needs. */
 const UNWANTED: readonly string[] = ['Compartment', 'ModuleSource', 'HandledPromise', 'lockdown']
