@@ -90,6 +90,17 @@ t.test('at boot services start after those whose APIs they call', async (t) => {
   t.same(started, ['z', 'm', 'a'])
 })
 
+t.test('at boot a stored service whose kernel is not here does not start, and is not tried again', async (t) => {
+  const disk = new FakeFileSystem()
+  const device = await boot(disk)
+  await device.bundles.stage('a', file('a', '1.0.0', { kernel: '^2.0.0' }), { version: '1.0.0', config: {}, changeId: 'c-0000000001' })
+  await device.bundles.commit('a', 'c-0000000001')
+  const { supervisor, errors, clock } = await boot(disk)
+  t.same(supervisor.list(), [])
+  t.same(errors, ['a stored service does not start'])
+  t.equal(clock.waiting, 0)
+})
+
 t.test('at boot a service starts although the one it depends on fails, hangs, or waits for it in turn', async (t) => {
   const disk = new FakeFileSystem()
   const device = await boot(disk)
