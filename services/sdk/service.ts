@@ -2,7 +2,7 @@
  * The contract between a service and the agent that runs it. A service's bundle is one script whose exports are a
  * `ServiceModule`; the host (run.ts) creates the service, and the agent decides when its methods are called.
  *
- * Service code finds ECMAScript, timers, text codecs, AbortController, URL, performance and console (sandbox.ts); no `process`, `Buffer`,
+ * Service code finds ECMAScript, timers, text codecs, AbortController, URL, performance and console (endowments.ts); no `process`, `Buffer`,
  * `fetch` or module of Node. An exception that nobody catches ends the worker: a crash, to be restarted or reverted.
  *
  * At a swap the agent holds new calls, waits for unary calls under way, takes streams off (resumable ones go on in the successor, the
