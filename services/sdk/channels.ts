@@ -90,16 +90,20 @@ export class Channels {
     const { timeoutMs, metadata = {} } = options
     const bytes = request && exactCopy(request)
     if (bytes && bytes.byteLength > WIRE_LIMITS.messageBytesMax) throw tooLarge(bytes)
-    const id = this.#next++
-    const channel = new Channel(id, kind, this.#send, options.signal, () => this.#ended(id))
-    this.#open.set(id, channel)
     const about = {
+      method: String(method),
+      kind,
       metadata: plainMetadata(metadata),
       ...(timeoutMs === undefined ? {} : { timeoutMs: wholeMs(timeoutMs) }),
       ...(serving && !serving.ended ? { under: serving.id } : {}),
     }
-    if (bytes) this.#send({ type: 'channelOpen', channel: id, method: String(method), kind, ...about, bytes }, bytes)
-    else this.#send({ type: 'channelOpen', channel: id, method: String(method), kind, ...about })
+    // From here on nothing of the service's runs: a channel that is open has been sent.
+    const id = this.#next++
+    const channel = new Channel(id, kind, this.#send, () => this.#ended(id))
+    this.#open.set(id, channel)
+    if (bytes) this.#send({ type: 'channelOpen', channel: id, ...about, bytes }, bytes)
+    else this.#send({ type: 'channelOpen', channel: id, ...about })
+    if (options.signal) channel.endWith(options.signal)
     return channel
   }
 
@@ -126,7 +130,7 @@ class Channel {
   #reject: (error: unknown) => void = () => {}
   #unlisten = () => {}
 
-  constructor(id: number, kind: MethodKind, send: Send, signal: AbortSignal | undefined, ended: () => void) {
+  constructor(id: number, kind: MethodKind, send: Send, ended: () => void) {
     this.#id = id
     this.kind = kind
     this.#send = send
@@ -140,7 +144,9 @@ class Channel {
     })
     // A stream's reader learns of its error elsewhere.
     this.answer.catch(() => {})
-    if (!signal) return
+  }
+
+  endWith(signal: AbortSignal): void {
     const abort = () => this.cancel(new OffboxError('DEADLINE_PASSED', 'the call was cancelled'))
     signal.addEventListener('abort', abort, { once: true })
     this.#unlisten = () => signal.removeEventListener('abort', abort)

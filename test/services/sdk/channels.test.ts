@@ -135,7 +135,7 @@ t.test('a signal cancels, before and during', async (t) => {
 })
 
 t.test('what the agent would not take is refused here', async (t) => {
-  const { client, sent } = channels()
+  const { all, client, sent } = channels()
   const bad = async (options: object, request = '') =>
     await t.rejects(client.unary(method('unary'), request, options), { code: /ARGUMENT_INVALID|LIMIT_REACHED/ })
   await bad({ metadata: { 'offbox-call-depth': '0' } })
@@ -146,6 +146,7 @@ t.test('what the agent would not take is refused here', async (t) => {
   await bad({ timeoutMs: -1 })
   await bad({}, 'x'.repeat(WIRE_LIMITS.messageBytesMax + 1))
   t.same(sent, [])
+  await all.finish(2 ** 30)
 })
 
 t.test('at a swap calls with one answer may finish; then all that is open ends with SWAP_IN_PROGRESS, and nothing more begins', async (t) => {
