@@ -17,7 +17,7 @@ async function twoReleases() {
   return { device, first, next: { path: next, push: repository.push() } }
 }
 
-t.test('cut at any operation, by a kill or by the power, a device believes the old or the new, and never goes back', async (t) => {
+t.test('cut at any operation, by a kill or by the power, a device believes the old or the new, and never goes back', { timeout: 250_000 }, async (t) => {
   const { device, first, next } = await twoReleases()
   const before = device.disk
   for (const after of ['kill', 'power'] as const) {
@@ -43,11 +43,13 @@ t.test('cut at any operation, by a kill or by the power, a device believes the o
   }
 })
 
-t.test('a copy that rotted, was cut short, emptied or removed is made good from the other one', async (t) => {
+t.test('a copy that rotted, was cut short, emptied or removed is made good from the other one', { timeout: 250_000 }, async (t) => {
+  const { device, first, next } = await twoReleases()
+  await (await device.start()).update(next.push, [next.path])
+  const undamaged = device.disk
   for (const name of COPY_NAMES) {
     for (const harm of ['rot', 'cut', 'empty', 'gone'] as const) {
-      const { device, first, next } = await twoReleases()
-      await (await device.start()).update(next.push, [next.path])
+      device.disk = undamaged.restarted('kill')
       const path = `${STORE}/${name}`
       const bytes = await device.disk.read(path)
       if (harm === 'rot') device.disk.rot(path, 1000)
