@@ -52,6 +52,13 @@ export function encodeFrames(batch: readonly unknown[]): Uint8Array[] {
   return pieces
 }
 
+/** Writes pieces to a stream in one go. To cork it costs more than it saves for the one piece that most batches are. */
+export function writeAll(stream: { cork(): void; uncork(): void; write(piece: Uint8Array): unknown }, pieces: readonly Uint8Array[]): void {
+  if (pieces.length > 1) stream.cork()
+  for (const piece of pieces) stream.write(piece)
+  if (pieces.length > 1) stream.uncork()
+}
+
 /** A batch in portions whose payloads (`bytes`) stay within one frame; a payload alone may be larger than the target. */
 export function portionsOf<Message extends object>(batch: readonly Message[]): readonly (readonly Message[])[] {
   const sizeOf = (message: Message & { bytes?: unknown }) => (message.bytes instanceof Uint8Array ? message.bytes.byteLength : 0)

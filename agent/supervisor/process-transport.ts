@@ -5,7 +5,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import type { Duplex, Readable } from 'node:stream'
-import { encodeFrames, FrameReader, portionsOf, type ProcessStart } from '../../core/frames.ts'
+import { encodeFrames, FrameReader, portionsOf, type ProcessStart, writeAll } from '../../core/frames.ts'
 import { messageOf } from '../../core/errors.ts'
 import { limitsOf } from '../../core/manifest.ts'
 import { pack, type ToWorker, unpack } from '../../services/sdk/wire.ts'
@@ -236,9 +236,7 @@ class ServiceProcess implements Transport {
       this.#fail(`it does not read: ${this.#pipe.writableLength} bytes wait for it`)
       return
     }
-    this.#pipe.cork()
-    for (const piece of encodeFrames(batch)) this.#pipe.write(piece)
-    this.#pipe.uncork()
+    writeAll(this.#pipe, encodeFrames(batch))
   }
 
   #fail(reason: string): void {

@@ -6,7 +6,7 @@
  */
 import { Socket } from 'node:net'
 import { setPriority } from 'node:os'
-import { encodeFrames, FrameReader, portionsOf, type ProcessStart } from '../../core/frames.ts'
+import { encodeFrames, FrameReader, portionsOf, type ProcessStart, writeAll } from '../../core/frames.ts'
 import { confine } from './compartment.ts'
 import { HOST_CLASSES, ServiceHost } from './host.ts'
 import { textOfThrown } from './guard.ts'
@@ -15,7 +15,12 @@ import { Outbox, pack, unpack, type FromWorker, type ToWorker } from './wire.ts'
 /** As `nice` has it: above 0 is less than the agent's. */
 const SERVICE_NICENESS = 5
 
-const pipe = new Socket({ fd: 3, readable: true, writable: true })
+const READ_BYTES = 64 * 1024
+
+const readInto = new Uint8Array(READ_BYTES)
+// Into one buffer, without a stream's bookkeeping: the reader keeps nothing of it.
+const onread = { buffer: readInto, callback: (length: number) => reader.push(readInto.subarray(0, length)) >= 0 }
+const pipe = new Socket({ fd: 3, readable: true, writable: true, onread })
 // The agent is gone: nobody is left to serve. A process that hangs does not hear of it, and is ended by the kernel.
 const { exit } = process
 pipe.on('error', () => exit(0))
@@ -32,8 +37,8 @@ const reader = new FrameReader(([message]) => {
   if (host) for (const one of unpack(message, true) as ToWorker[]) host.receive(one)
   else host = makeHost(message as ProcessStart)
 })
-pipe.on('data', (chunk: Uint8Array) => reader.push(chunk))
-for (const piece of encodeFrames([])) pipe.write(piece)
+pipe.resume()
+writeAll(pipe, encodeFrames([]))
 
 function makeHost({ code, manifest, quiesceTimeoutMs }: ProcessStart): ServiceHost {
   const outbox = new Outbox<FromWorker>(write)
@@ -44,7 +49,5 @@ function makeHost({ code, manifest, quiesceTimeoutMs }: ProcessStart): ServiceHo
 
 /** Nothing bounds what waits here but the memory of this process: an agent that reads slowly is felt by the service alone. */
 function write(batch: readonly FromWorker[]): void {
-  pipe.cork()
-  for (const portion of portionsOf(batch)) for (const piece of encodeFrames([pack(portion, [])])) pipe.write(piece)
-  pipe.uncork()
+  for (const portion of portionsOf(batch)) writeAll(pipe, encodeFrames([pack(portion, [])]))
 }
