@@ -263,6 +263,7 @@ class ServiceProcess implements Transport {
     const how = signal ? `its process was ended by ${signal}` : `its process ended with code ${code ?? 'unknown'}`
     if (met && met.memory > 0) return `MEMORY_EXCEEDED: it used more than ${limitsOf(manifest).memoryMbMax} MiB, and the kernel ended it; ${how}`
     if (/heap out of memory/.test(this.#lastWords)) return `MEMORY_EXCEEDED: its heap grew beyond ${manifest.heapMbMax} MiB; ${how}`
+    if (/Array buffer allocation failed|Failed to allocate memory/.test(this.#lastWords)) return `MEMORY_EXCEEDED: no more memory was given to it; ${how}`
     const words = /^\[?(?:Uncaught )?(\w*Error\b[^\n]*|FATAL[^\n]*|\w+: [^\n]* failed\b[^\n]*)/m.exec(this.#lastWords)?.[1]
     const threads = met && met.pids > 0 ? `; it was refused a thread ${met.pids} times: more than its cgroup's pids.max` : ''
     return `${how}${words ? `: ${words.slice(0, 300)}` : ''}${threads}`
