@@ -61,6 +61,11 @@ export class Call implements CallHandle {
     return this.#ended
   }
 
+  /** Made by another service for a call that `service` is finishing: held, it would keep a swap waiting for itself. */
+  comesBackTo(service: string): boolean {
+    return this.#client.chain?.includes(service) === true
+  }
+
   get client(): ClientCall {
     return this.#client
   }

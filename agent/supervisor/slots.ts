@@ -140,7 +140,7 @@ export class Slots {
   /** Opens a call on what serves, or holds it, or ends it. */
   deliver(call: Call): void {
     try {
-      if (this.#holding && !this.#waitsForItself(call)) this.#queue.add(call)
+      if (this.#holding && !(this.state === 'draining' && call.comesBackTo(this.#options.service))) this.#queue.add(call)
       else if (this.current.alive) this.#open(call)
       else if (this.#mayComeBack()) this.#queue.add(call, () => call.fail('SERVICE_DOWN', `the service did not come back in time (${this.current.state})`))
       else call.fail('SERVICE_DOWN', `the service is ${this.current.state}`)
@@ -148,11 +148,6 @@ export class Slots {
       call.fail('LIMIT_REACHED', messageOf(error))
     }
     if (this.#holding && this.#queue.full) this.#dispatch('overBudget', `${this.#queue.size} calls were held`)
-  }
-
-  /** Made by another service for a call that is finishing here: held, it would keep the swap waiting for itself. */
-  #waitsForItself(call: Call): boolean {
-    return this.state === 'draining' && this.current.alive && call.client.chain?.includes(this.#options.service) === true
   }
 
   dropped(call: Call): void {
