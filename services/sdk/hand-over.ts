@@ -3,8 +3,8 @@
  * CRC-32, which the taker's host checks before the service sees them. Memory that both share (`ServiceContext.sharedBytes`) is not
  * moved at all: each side takes its checksum in small pieces beside its work, and the agent compares the two once calls flow again.
  */
-import { crc32 } from 'node:zlib'
 import { OffboxError } from '../../core/errors.ts'
+import { crc32 } from './checksum.ts'
 import { exactCopy, WIRE_LIMITS, type SealedSnapshot } from './wire.ts'
 
 // Taken when the module is loaded: a service cannot replace them later, nor hide them behind properties of its own.

@@ -3,6 +3,7 @@ import type { Capabilities } from '../../core/capabilities.ts'
 import { OffboxError } from '../../core/errors.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import { Channels } from './channels.ts'
+import { loadChecksums } from './checksum.ts'
 import { checksumOf, seal, sharedBytes, unseal } from './hand-over.ts'
 import { Incoming, ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule } from './service.ts'
@@ -20,6 +21,9 @@ export interface HostOptions {
 
 /** What a service gets to see instances of; the sandbox freezes them. */
 export const HOST_CLASSES: readonly unknown[] = [OffboxError, Incoming, SharedArrayBuffer]
+
+/** After a start, by when the calls held for it are answered. */
+const CHECKSUMS_AFTER_MS = 500
 
 // Taken when the module is loaded: a service cannot replace it later.
 const setTimeoutOfHost = setTimeout
@@ -124,6 +128,7 @@ export class ServiceHost {
       throw error
     }
     this.#calls.serve(service.methods)
+    setTimeoutOfHost(loadChecksums, CHECKSUMS_AFTER_MS)
   }
 
   /** @throws SNAPSHOT_CORRUPT */
