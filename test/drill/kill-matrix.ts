@@ -22,6 +22,8 @@ const KILLS_MIN = 200
 const REACHED_MIN = 0.9
 /** After a failed operation the agent is killed only at every so many of them. */
 const RESTART_EVERY = 4
+const LOOKS_MAX = 20
+const LOOK_PAUSE_MS = 500
 const USAGE = `npm run drill -- kill-matrix [--json] [--kills N] [--only STEP] [--faults kill,ENOSPC,EIO] [--lanes N] [--sabotage ${SABOTAGES.join('|')}]`
 
 interface Matrix {
@@ -92,7 +94,13 @@ async function interrupt(drill: DrillLab, device: Device, active: string | undef
     await device.kill()
     await device.start()
   }
-  const verdict = await judge(drill, device, told ? [begun.after] : [begun.before, begun.after], kills)
+  const look = async () => await judge(drill, device, told ? [begun.after] : [begun.before, begun.after], kills)
+  let verdict = await look()
+  // What it could not do at once, it tries again; a verdict on the living is final when it stays the same.
+  for (let again = 0; stays && again < LOOKS_MAX && verdict.lost.length + verdict.twoActive.length + verdict.corrupt.length > 0; again++) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_PAUSE_MS))
+    verdict = await look()
+  }
   if (!stays) matrix.maxRecoveryMs = Math.max(matrix.maxRecoveryMs, Date.now() - startedMs)
   for (const kind of ['lost', 'twoActive', 'corrupt'] as const) {
     if (verdict[kind].length > 0) matrix[kind] += 1

@@ -143,11 +143,20 @@ export class Device {
       () => false,
     )
     await rm(join(this.home, PLAN_FILE))
-    const trace = JSON.parse(await readFile(join(this.home, TRACE_FILE), 'utf8')) as CrashTrace
+    const trace = await this.#trace()
     if (trace.run !== this.#run) throw new Error(`${this.#name}: the agent did nothing durable under the plan`)
     // The client may learn of the end before this process does.
     if (trace.hit && (fault === 'before' || fault === 'after')) await this.#died()
     return { told, trace }
+  }
+
+  /** An agent that lives on may be writing it. */
+  async #trace(): Promise<CrashTrace> {
+    for (let attempt = 1; ; attempt++) {
+      const text = await readFile(join(this.home, TRACE_FILE), 'utf8')
+      if (text.endsWith('}') || attempt === 10) return JSON.parse(text) as CrashTrace
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
   }
 
   async #died(): Promise<void> {

@@ -76,7 +76,7 @@ async function settled(device: Device) {
   const deadline = Date.now() + settleTimeoutMs
   for (;;) {
     const { services } = await device.connected(async (client) => await client.unary(LifecycleMethods.List, {}))
-    const open = (await journal(device).catch(() => [])).some((record) => !record.settled)
+    const open = (await journal(device).catch(() => [])).some((record) => !record.settled || record.receipt === 'owed')
     if (Date.now() > deadline || (!open && services.every(({ state }) => state === ServiceState.READY))) return services
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
