@@ -1,7 +1,8 @@
 /**
- * The bundle file: 8-byte magic, then three sections, each a uint32 big-endian length and that many bytes:
- * manifest (JSON), signatures, payload (the service's code). This module only cuts bytes; it parses no section but the
- * fixed-size signatures, so it is safe on untrusted input. docs/bundle-format.md has the picture.
+ * The bundle file: 8-byte magic, then three or four sections, each a uint32 big-endian length and that many bytes:
+ * manifest (JSON), signatures, payload (the service's code) and, where the manifest names them, documents (JSON: what is in the payload
+ * and where it comes from). This module only cuts bytes; it parses no section but the fixed-size signatures, so it is safe on untrusted
+ * input. docs/bundle-format.md has the picture.
  */
 import { OffboxError } from './errors.ts'
 
@@ -16,6 +17,8 @@ export const BUNDLE_LIMITS = {
   signaturesMax: 8,
   /** A service is one esbuild file; the largest of ours is under 1 MB. */
   payloadBytesMax: 16 * 1024 * 1024,
+  /** A line of some 400 bytes for each package and source file. */
+  documentsBytesMax: 512 * 1024,
 } as const
 
 const KEY_ID_BYTES = 32
@@ -35,11 +38,18 @@ export interface BundleSections {
   readonly signatures: readonly BundleSignature[]
   /** Exact bytes, unverified. */
   readonly payload: Uint8Array
+  /** Exact bytes, unverified; empty or left out for a bundle without them. */
+  readonly documents?: Uint8Array
 }
 
 /** The largest file that `splitBundle` accepts, bytes. */
 export const bundleBytesMax =
-  BUNDLE_MAGIC.length + 12 + BUNDLE_LIMITS.manifestBytesMax + BUNDLE_LIMITS.signaturesMax * ENTRY_BYTES + BUNDLE_LIMITS.payloadBytesMax
+  BUNDLE_MAGIC.length +
+  16 +
+  BUNDLE_LIMITS.manifestBytesMax +
+  BUNDLE_LIMITS.signaturesMax * ENTRY_BYTES +
+  BUNDLE_LIMITS.payloadBytesMax +
+  BUNDLE_LIMITS.documentsBytesMax
 
 /**
  * Cuts a bundle file into its sections. The results are views into `file`.
@@ -64,8 +74,12 @@ export function splitBundle(file: Uint8Array): BundleSections {
   const manifest = section('manifest', BUNDLE_LIMITS.manifestBytesMax)
   const signatures = splitSignatures(section('signatures', BUNDLE_LIMITS.signaturesMax * ENTRY_BYTES))
   const payload = section('payload', BUNDLE_LIMITS.payloadBytesMax)
-  if (offset !== file.length) throw new OffboxError('BUNDLE_MALFORMED', `${file.length - offset} bytes after the payload`)
-  return { manifest, signatures, payload }
+  if (offset === file.length) return { manifest, signatures, payload, documents: new Uint8Array() }
+  const documents = section('documents', BUNDLE_LIMITS.documentsBytesMax)
+  // One way to write a bundle without them: no section at all.
+  if (documents.length === 0) throw new OffboxError('BUNDLE_MALFORMED', 'an empty section of documents')
+  if (offset !== file.length) throw new OffboxError('BUNDLE_MALFORMED', `${file.length - offset} bytes after the documents`)
+  return { manifest, signatures, payload, documents }
 }
 
 /**
@@ -73,7 +87,9 @@ export function splitBundle(file: Uint8Array): BundleSections {
  * @throws BUNDLE_MALFORMED a section over its limit, a keyId or signature of a wrong length
  */
 export function joinBundle(sections: BundleSections): Uint8Array {
-  const { manifest, signatures, payload } = sections
+  const { manifest, signatures, payload, documents = new Uint8Array() } = sections
+  if (documents.length > BUNDLE_LIMITS.documentsBytesMax)
+    throw new OffboxError('BUNDLE_MALFORMED', `the documents (${documents.length} bytes) are over their limit`)
   if (manifest.length > BUNDLE_LIMITS.manifestBytesMax || payload.length > BUNDLE_LIMITS.payloadBytesMax) {
     throw new OffboxError('BUNDLE_MALFORMED', `the manifest (${manifest.length} bytes) or the payload (${payload.length} bytes) is over its limit`)
   }
@@ -87,7 +103,8 @@ export function joinBundle(sections: BundleSections): Uint8Array {
     four.writeUInt32BE(bytes.length)
     return four
   }
-  const parts = [BUNDLE_MAGIC, ...[manifest, entries, payload].flatMap((bytes) => [length(bytes), bytes])]
+  const all = [manifest, entries, payload, ...(documents.length > 0 ? [documents] : [])]
+  const parts = [BUNDLE_MAGIC, ...all.flatMap((bytes) => [length(bytes), bytes])]
   return new Uint8Array(Buffer.concat(parts))
 }
 

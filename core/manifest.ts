@@ -61,7 +61,15 @@ export interface Manifest {
   readonly requires?: { readonly kernel?: string; readonly apis?: Readonly<Record<string, string>> }
   /** Only what differs from the defaults. */
   readonly limits?: Partial<ServiceLimits>
-  readonly payload: { readonly sha256: string; readonly sizeBytes: number }
+  readonly payload: Digest
+  /** What is in the payload and where it comes from (core/documents.ts); a digest only, since signatures cost by the kilobyte. */
+  readonly documents?: Digest
+}
+
+/** SHA-256 in hex, and length. */
+export interface Digest {
+  readonly sha256: string
+  readonly sizeBytes: number
 }
 
 export const MANIFEST_LIMITS = { methodsMax: 256, nameCharsMax: 40, heapMbMin: 16, heapMbMax: 512, snapshotVersionsMax: 16, requiredApisMax: 32 } as const
@@ -95,7 +103,21 @@ export function parseManifest(bytes: VerifiedBytes): Manifest {
  */
 export function checkManifest(raw: unknown): Manifest {
   const manifest = record(raw, 'manifest')
-  const known = ['schema', 'name', 'version', 'methods', 'capabilities', 'snapshot', 'heapMbMax', 'tier', 'provides', 'requires', 'limits', 'payload']
+  const known = [
+    'schema',
+    'name',
+    'version',
+    'methods',
+    'capabilities',
+    'snapshot',
+    'heapMbMax',
+    'tier',
+    'provides',
+    'requires',
+    'limits',
+    'payload',
+    'documents',
+  ]
   const unknown = Object.keys(manifest).find((key) => !known.includes(key))
   rule(unknown === undefined, `unknown field ${unknown}`)
   rule(manifest['schema'] === 1, 'schema must be 1')
@@ -114,10 +136,15 @@ export function checkManifest(raw: unknown): Manifest {
   checkProvides(manifest['provides'], paths)
   checkRequires(manifest['requires'])
   checkLimits(manifest['limits'])
-  const payload = record(manifest['payload'], 'payload')
-  rule(typeof payload['sha256'] === 'string' && /^[0-9a-f]{64}$/.test(payload['sha256']), 'payload.sha256 must be 64 hex digits')
-  rule(Number.isSafeInteger(payload['sizeBytes']) && (payload['sizeBytes'] as number) >= 0, 'payload.sizeBytes must be a length')
+  checkDigest(manifest['payload'], 'payload')
+  if (manifest['documents'] !== undefined) checkDigest(manifest['documents'], 'documents')
   return raw as Manifest
+}
+
+function checkDigest(raw: unknown, what: string): void {
+  const digest = record(raw, what)
+  rule(typeof digest['sha256'] === 'string' && /^[0-9a-f]{64}$/.test(digest['sha256']), `${what}.sha256 must be 64 hex digits`)
+  rule(Number.isSafeInteger(digest['sizeBytes']) && (digest['sizeBytes'] as number) >= 0, `${what}.sizeBytes must be a length`)
 }
 
 /** Whether `name` can name a service: it becomes a directory name and a log field. */

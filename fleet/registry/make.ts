@@ -7,6 +7,8 @@ import { messageOf, OffboxError } from '../../core/errors.ts'
 import { checkManifest, type Manifest } from '../../core/manifest.ts'
 import { findForbidden } from '../../core/payload-rules.ts'
 import { type SigningKey, sha256Hex } from '../home/keys.ts'
+import { documentsOf, formatDocuments } from './documents.ts'
+import { inputsOf, type OutputInputs } from './inputs.ts'
 
 export interface BuiltBundle {
   readonly manifest: Manifest
@@ -15,18 +17,23 @@ export interface BuiltBundle {
 }
 
 /**
- * Builds the bundle of `directory` (service.ts and manifest.json), unsigned. The same sources give the same bytes.
+ * Builds the bundle of `directory` (service.ts and manifest.json), unsigned, with its SBOM and provenance. The same sources in the same
+ * state of git, built by the same tools, give the same bytes.
  * @param version in place of the manifest's
  * @throws BUNDLE_MALFORMED a file is missing, the manifest breaks a rule, the code does not compile or needs Node's modules
  */
 export async function buildBundle(directory: string, version?: string): Promise<BuiltBundle> {
   const folder = resolve(directory)
   const raw = await readManifest(join(folder, 'manifest.json'))
-  const payload = await compile(folder)
-  const digest = { sha256: sha256Hex(payload), sizeBytes: payload.length }
-  const manifest = checkManifest({ schema: 1, ...raw, ...(version === undefined ? {} : { version }), payload: digest })
-  return { manifest, file: joinBundle({ manifest: new TextEncoder().encode(JSON.stringify(manifest)), signatures: [], payload }) }
+  const { payload, inputs, esbuild } = await compile(folder)
+  const unsigned = checkManifest({ schema: 1, ...raw, ...(version === undefined ? {} : { version }), payload: digestOf(payload) })
+  const tools = { node: process.versions.node, esbuild }
+  const documents = formatDocuments(documentsOf(unsigned, await inputsOf(folder, inputs, ['manifest.json']), tools))
+  const manifest = checkManifest({ ...unsigned, documents: digestOf(documents) })
+  return { manifest, file: joinBundle({ manifest: new TextEncoder().encode(JSON.stringify(manifest)), signatures: [], payload, documents }) }
 }
+
+const digestOf = (bytes: Uint8Array) => ({ sha256: sha256Hex(bytes), sizeBytes: bytes.length })
 
 /** Adds a signature; one by the same key is replaced. The manifest and the payload stay as they are. @throws BUNDLE_MALFORMED also for code that no device would load */
 export function signBundle(file: Uint8Array, key: SigningKey): Uint8Array {
@@ -45,15 +52,15 @@ async function readManifest(path: string): Promise<Record<string, unknown>> {
     throw new OffboxError('BUNDLE_MALFORMED', `${path} cannot be used: ${messageOf(error)}`, { cause: error })
   }
   if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) throw new OffboxError('BUNDLE_MALFORMED', `${path} must hold an object`)
-  for (const field of ['payload', 'schema']) {
+  for (const field of ['payload', 'documents', 'schema']) {
     if (field in raw) throw new OffboxError('BUNDLE_MALFORMED', `${path}: ${field} is filled in by the build; leave it out`)
   }
   return raw as Record<string, unknown>
 }
 
 /** One script that assigns the service's exports to `offboxService`; nothing of Node's is left in it. */
-async function compile(folder: string): Promise<Uint8Array> {
-  const { build } = await import('esbuild').catch((error: unknown) => {
+async function compile(folder: string): Promise<{ payload: Uint8Array; inputs: OutputInputs; esbuild: string }> {
+  const { build, version } = await import('esbuild').catch((error: unknown) => {
     throw new OffboxError('SETUP_MISSING', 'esbuild is not installed; run npm install in the checkout', { cause: error })
   })
   try {
@@ -68,6 +75,9 @@ async function compile(folder: string): Promise<Uint8Array> {
       target: 'es2024',
       mainFields: ['module', 'main'],
       legalComments: 'none',
+      // Comments of the payload name each file by its path: where node_modules really lies must not be seen in it.
+      preserveSymlinks: true,
+      metafile: true,
       logLevel: 'silent',
       // For messages only: the map is not part of the bundle.
       outfile: 'service.js',
@@ -77,7 +87,8 @@ async function compile(folder: string): Promise<Uint8Array> {
     if (!payload || !map) throw new Error('esbuild made no file')
     checkText(payload, new SourceMap(JSON.parse(new TextDecoder().decode(map))))
     if (payload.length > BUNDLE_LIMITS.payloadBytesMax) throw new Error(`the code has ${payload.length} bytes, more than ${BUNDLE_LIMITS.payloadBytesMax}`)
-    return payload
+    const output = Object.values(result.metafile.outputs).find(({ entryPoint }) => entryPoint !== undefined)
+    return { payload, inputs: output?.inputs ?? {}, esbuild: version }
   } catch (error) {
     throw new OffboxError('BUNDLE_MALFORMED', `${folder} cannot be built: ${compileErrors(error)}`, { cause: error })
   }

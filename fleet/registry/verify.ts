@@ -1,5 +1,6 @@
 /** Verifies a bundle file the way a device does, so that the registry never holds what a device would refuse as untrusted. */
 import { type BundleSections, bundleBytesMax, bundleSignedBytes, splitBundle } from '../../core/bundle-format.ts'
+import { checkDocuments } from '../../core/documents.ts'
 import { OffboxError } from '../../core/errors.ts'
 import { type Manifest, parseManifest } from '../../core/manifest.ts'
 import { brandVerified, type TrustedKeys, verifyEd25519 } from '../../core/signing.ts'
@@ -17,6 +18,7 @@ export function readBundle(file: Uint8Array, trusted: TrustedKeys): BundleFacts 
   if (sections.payload.length !== sizeBytes || sha256Hex(sections.payload) !== sha256) {
     throw new OffboxError('BUNDLE_CORRUPT', `the payload of ${manifest.name} ${manifest.version} does not match the digest in its manifest`)
   }
+  checkDocuments(manifest, sections.documents)
   const { name: service, version } = manifest
   return { service, version, sha256: sha256Hex(file), sizeBytes: file.length, keyIds: signersOf(sections, trusted), manifest }
 }

@@ -2,15 +2,19 @@
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { bundleBytesMax, splitBundle } from '../../../core/bundle-format.ts'
+import { parseAnchors } from '../../../core/anchors.ts'
+import { bundleBytesMax } from '../../../core/bundle-format.ts'
 import { messageOf, OffboxError } from '../../../core/errors.ts'
+import { readFloors } from '../../../core/floors.ts'
 import { type BundleInfo, FleetMethods } from '../../../proto/gen/fleet.ts'
 import { type Home, readAnchors } from '../../home/home.ts'
 import { readSigningKey, sha256Hex } from '../../home/keys.ts'
-import { raiseFloor } from '../../registry/floors.ts'
+import { raiseFloor, readFloorsFile } from '../../registry/floors.ts'
+import { type Inspection, inspectBundle } from '../../registry/inspect.ts'
 import { buildBundle, signBundle } from '../../registry/make.ts'
-import { signersOf } from '../../registry/verify.ts'
 import type { RpcClient } from '../../rpc/client.ts'
+import { readGeneration } from '../../trust/generations.ts'
+import { openRepository } from '../../trust/repository.ts'
 import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
 import { table } from '../output.ts'
 
@@ -58,19 +62,18 @@ export function bundleCommands(root: Command): void {
     }),
   )
 
-  leaf(group, 'inspect <file>', 'show what a bundle says of itself, and whether this fleet trusts it', [
+  leaf(group, 'inspect <file>', 'show what a bundle says of itself, what is in it and where from, and whether a device would take it', [
     'offbox bundle inspect telemetry-1.1.0.offbox',
     'offbox bundle inspect x.offbox --json',
-  ]).action(
-    action<CommonOptions, [string]>(async ({ home, print }, _options, path) => {
-      const facts = await inspect(home, await read(path))
-      print.result(facts, () =>
-        Object.entries(facts)
-          .map(([name, value]) => `${name.padEnd(14)} ${typeof value === 'object' ? JSON.stringify(value) : value}`)
-          .join('\n'),
-      )
-    }),
-  )
+    'offbox bundle inspect x.offbox --anchors anchors.json',
+  ])
+    .option('--anchors <file>', "judge by these anchors (default: the home's, with its floors and its trust repository)")
+    .action(
+      action<CommonOptions & { anchors?: string }, [string]>(async ({ home, print }, { anchors }, path) => {
+        const inspection = await inspect(home, await read(path), anchors)
+        print.result(inspection, () => inspectionText(inspection))
+      }),
+    )
 
   remoteLeaf(group, 'push <file>', "put a signed bundle into the controller's registry", ['offbox bundle push telemetry-1.1.0.offbox']).action(
     action<CommonOptions, [string]>(async ({ print, controller }, _options, path) => {
@@ -109,21 +112,26 @@ async function push(client: RpcClient, file: Uint8Array): Promise<BundleInfo> {
   return await client.clientStream(FleetMethods.PutBundle, chunks, { deadlineMs: 120_000 })
 }
 
-/** Shows the manifest of an untrusted bundle as text only: parsing waits for a signature (design: parse after verify). */
-async function inspect(home: Home, file: Uint8Array): Promise<Record<string, unknown>> {
-  const sections = splitBundle(file)
-  const trusted = (await readAnchors(home)).bundleKeys
-  const signers = signersOf(sections, trusted)
-  return {
-    sizeBytes: file.length,
-    sha256: sha256Hex(file),
-    trusted: signers.length > 0,
-    signedBy: sections.signatures.map(({ keyId }) => `${keyId.slice(0, 16)}${signers.includes(keyId) ? '' : ' (not trusted, or wrong)'}`),
-    manifestSha256: sha256Hex(sections.manifest),
-    payloadBytes: sections.payload.length,
-    payloadSha256: sha256Hex(sections.payload),
-    manifest: Buffer.from(sections.manifest).toString('utf8'),
-  }
+/** The verdict is that of a device with this home's anchors (or those of a file), its floors and its trust repository. */
+async function inspect(home: Home, file: Uint8Array, anchorsFile: string | undefined): Promise<Inspection> {
+  const anchors = anchorsFile === undefined ? await readAnchors(home) : parseAnchors(new TextDecoder().decode(await read(anchorsFile)))
+  const trusted = anchors.bundleKeys
+  // Floors and repository belong to the home's own fleet.
+  if (anchorsFile !== undefined) return inspectBundle(file, { trusted })
+  const [floors, metadata] = await Promise.all([readFloorsFile(home.floors), readGeneration(home.trust)])
+  return inspectBundle(file, {
+    trusted,
+    ...(floors.length > 0 ? { floors: readFloors(floors, trusted) } : {}),
+    ...(metadata ? { roles: openRepository(metadata).roles } : {}),
+  })
+}
+
+function inspectionText({ verdict, build, sbom: _sbom, provenance: _provenance, ...facts }: Inspection): string {
+  const answer = verdict.accepted ? 'a device of this fleet accepts it' : `refused: ${verdict.code}: ${verdict.reason}`
+  const origin = build ?? { documents: verdict.accepted ? 'none' : 'not read' }
+  return Object.entries({ verdict: answer, ...facts, ...origin })
+    .map(([name, value]) => `${name.padEnd(14)} ${value === null ? 'nobody' : typeof value === 'object' ? JSON.stringify(value) : value}`)
+    .join('\n')
 }
 
 async function read(path: string): Promise<Uint8Array> {
