@@ -89,6 +89,22 @@ t.test('a call that nobody waits for ends with the one it was made for', async (
   t.pass('the callee was told')
 })
 
+t.test('a caller that is gone leaves nothing under way; a callee that is gone fails what it had, and the caller serves on', async (t) => {
+  const { supervisor } = await startPair()
+  t.teardown(() => supervisor.close())
+  const lost = through(supervisor, { call: 'Slow', request: '60000' })
+  await through(supervisor, { call: 'Add' })
+  await supervisor.remove('front')
+  t.match((await lost).error, /SERVICE_(CRASHED|DOWN)/)
+  while ((await ask(supervisor, Back.Cancelled)).answers[0] !== '1');
+  await supervisor.install(await pairBundle('front', '1.0.0'), {})
+  const failed = through(supervisor, { call: 'Slow', request: '60000' })
+  await through(supervisor, { call: 'Add' })
+  await supervisor.remove('back')
+  t.match((await failed).error, /SERVICE_(CRASHED|DOWN)/)
+  t.match((await ask(supervisor, Front.Report)).answers, [/answered/])
+})
+
 t.test('a circle of calls ends with its own error, and both services serve on', async (t) => {
   const { supervisor } = await startPair()
   t.teardown(() => supervisor.close())
