@@ -8,8 +8,8 @@ import type { StartTransport, Usage } from './transport.ts'
 
 /** @param hostText the script that every worker runs (services/sdk/run.ts, built) */
 export function workerTransport(hostText: string): StartTransport {
-  // What the agent's own heap was given at its start would override the `resourceLimits` of its workers.
-  setFlagsFromString('--max-semi-space-size=0')
+  // What the agent's own heap was given at its start (agent/node.json) would override the `resourceLimits` of its workers.
+  for (const flag of ['--max-semi-space-size=0', '--max-old-space-size=0']) setFlagsFromString(flag)
   const script = new HostScript(hostText)
   return ({ bundle, limits }, on) => {
     const { port1: port, port2 } = new MessageChannel()

@@ -1,3 +1,5 @@
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import type { Transition } from '../../../agent/supervisor/types.ts'
 import { counterBundle, siblingBundle } from '../../fixtures/services/counter/bundle.ts'
@@ -38,6 +40,12 @@ for (const [what, code] of Object.entries(FLOODS)) {
     t.match(supervisor.get('sibling'), { state: 'ready', starts: 1, use: { exceeded: {} } })
   })
 }
+
+t.test('what Node is started with for the agent does not lift the heap limit of its services', async (t) => {
+  const { flags } = JSON.parse(readFileSync(`${import.meta.dirname}/../../../agent/node.json`, 'utf8')) as { flags: string[] }
+  const told = execFileSync(process.execPath, [...flags, `${import.meta.dirname}/heap-limit.ts`], { encoding: 'utf8', timeout: 120_000 })
+  t.match(told, /MEMORY_EXCEEDED: its heap of 32 MiB is full/)
+})
 
 t.test('a service that uses buffers and lets them go is left alone', async (t) => {
   const { supervisor } = await running(t)
