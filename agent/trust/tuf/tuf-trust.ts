@@ -205,12 +205,11 @@ export class TufTrust {
   async #keepAccepted(verification: Verification): Promise<void> {
     const { documents, heights } = verification
     const before = this.#record.documents
-    let kept: Documents = { ...before, roots: documents.roots }
-    if (!this.#floor || !isBelow(heights, this.#floor.heights)) {
-      kept = pruned(documents)
-      this.#raise(heights, 'this device')
-      if (verification.issuedAtMs > 0) this.time.learn('timestamp', verification.issuedAtMs, heights.keys)
-    }
+    const below = this.#floor && isBelow(heights, this.#floor.heights)
+    const kept: Documents = below ? { ...before, roots: documents.roots } : pruned(documents)
+    if (!below && verification.issuedAtMs > 0) this.time.learn('timestamp', verification.issuedAtMs, heights.keys)
+    // Other keys with a newer root are never below, so these are the same ones.
+    this.#raise(below && this.#floor ? { ...this.#floor.heights, root: Math.max(this.#floor.heights.root, heights.root) } : heights, 'this device')
     if (!sameDocuments(kept, before)) await this.#keep({ ...this.#record, documents: kept })
   }
 
