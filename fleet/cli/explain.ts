@@ -109,7 +109,8 @@ function lifeOf(status: ServiceStatus, { count, last }: Crashes): [state: string
       const left = RESTARTS.restartsBurst - count
       const further =
         left > 0 ? `${plural(left, 'further crash', 'further crashes')} within ${RESTARTS.restartsWindowMs / 1000} s would be forgiven, one more not` : ''
-      const text = further || `one more crash within ${RESTARTS.restartsWindowMs / 1000} s and it stays down`
+      const text =
+        further || `one more crash within ${RESTARTS.restartsWindowMs / 1000} s and it gives way to the last good version, or stays down where none is kept`
       return [`crashed and waits${since} before it is started again`, [by('its worker is started again', pauseMs), { atMs: null, text }]]
     }
     case ServiceState.STOPPED:

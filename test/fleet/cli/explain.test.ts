@@ -133,7 +133,7 @@ const TABLE: readonly Row[] = [
     says: [
       'Why:  its last crash, at 2026-01-02T03:04:05Z: SERVICE_CRASHED: heap is full; 5 crashes in the 60 s up to then',
       'Next: its worker is started again by 2026-01-02T03:04:08Z (in 3 s)',
-      '      one more crash within 60 s and it stays down',
+      '      one more crash within 60 s and it gives way to the last good version, or stays down where none is kept',
     ],
     nextAtMs: nowMs + 3_200,
   },
