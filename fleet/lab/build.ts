@@ -8,6 +8,7 @@ import { type Home, readAnchors } from '../home/home.ts'
 import { readSigningKey } from '../home/keys.ts'
 import { buildBundle, signBundle } from '../registry/make.ts'
 import { Registry } from '../registry/registry.ts'
+import { ensureLabTrust, publishInLab } from '../trust/lab.ts'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -28,6 +29,7 @@ export interface LabBundles {
 export async function buildBundles(home: Home, say: (text: string) => void): Promise<LabBundles> {
   const registry = new Registry(home.registry, (await readAnchors(home)).bundleKeys)
   const key = await readSigningKey(home)
+  const files: Uint8Array[] = []
   const put = async (folder: string) => {
     const { manifest, file } = await buildBundle(join(root, folder))
     const signed = signBundle(file, key)
@@ -38,6 +40,7 @@ export async function buildBundles(home: Home, say: (text: string) => void): Pro
       await unlink(join(home.registry, manifest.name, `${manifest.version}.offbox`))
       await registry.put(signed)
     })
+    files.push(signed)
     return { service: manifest.name, version: manifest.version }
   }
   const desired: { service: string; version: string }[] = []
@@ -45,7 +48,19 @@ export async function buildBundles(home: Home, say: (text: string) => void): Pro
   const { version: toVersion } = await put(NEW_RELEASE)
   const fromVersion = desired.find((one) => one.service === ROLLED)?.version ?? ''
   say(`built and signed ${[...desired, { service: ROLLED, version: toVersion }].map((one) => `${one.service} ${one.version}`).join(', ')}`)
+  await publishBundles(home, desired, files, say)
   return { desired, fromVersion, toVersion }
+}
+
+/** What the lab runs is in its trust repository as well, which the lab makes for itself; a repository of the home's owners is left to them. */
+async function publishBundles(home: Home, desired: LabBundles['desired'], files: readonly Uint8Array[], say: (text: string) => void): Promise<void> {
+  const nowMs = Date.now()
+  const services = desired.map((one) => one.service)
+  const made = await ensureLabTrust(home, services, nowMs)
+  if (made === null) return say('the trust repository of this home has owners of its own; publish with: offbox trust publish')
+  const published = await publishInLab(home, files, nowMs)
+  if (made) say("trust repository: made, with the passphrase of its keys beside them (a lab's protect nothing)")
+  say(`trust repository: ${published.length} bundles published, each signed by the key of its service`)
 }
 
 /** Runs image/build.ts as a program: fleet imports nothing of image. @throws SETUP_MISSING with its last words */

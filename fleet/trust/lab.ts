@@ -5,14 +5,15 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { makeDirectory, readIfThere, writeAtomic } from '../home/atomic.ts'
+import { serviceRole } from '../../core/tuf/metadata.ts'
 import { type Home, readAnchors } from '../home/home.ts'
 import { readGeneration } from './generations.ts'
 import { KeyRing } from './key-ring.ts'
 import { fromFile } from './passphrase.ts'
 import { type Published, publish } from './publish.ts'
 import { delegationOf } from './repository.ts'
-import { delegate, initTrust, keysOf, readTrust, type TrustContext } from './trust.ts'
-import { serviceRole } from '../../core/tuf/metadata.ts'
+import { isDue, statusOf } from './status.ts'
+import { delegate, initTrust, keysOf, readTrust, refresh, type TrustContext } from './trust.ts'
 
 /** There in a lab's home only. */
 export function labPassphraseFile(trust: string): string {
@@ -37,9 +38,20 @@ export async function ensureLabTrust(home: Home, services: readonly string[], no
   return !there
 }
 
-/** Publishes a lab's bundles; sources that changed under the same version replace what was published. */
+/**
+ * Publishes a lab's bundles; sources that changed under the same version replace what was published. Whatever would expire soon is signed
+ * anew: a lab may have slept for months.
+ */
 export async function publishInLab(home: Home, files: readonly Uint8Array[], nowMs: number): Promise<Published[]> {
-  return await publish(await labContext(home, nowMs), files, { anchors: (await readAnchors(home)).bundleKeys, replace: true })
+  const context = await labContext(home, nowMs)
+  const published = await publish(context, files, { anchors: (await readAnchors(home)).bundleKeys, replace: true })
+  const due = statusOf(await readTrust(home.trust), [], nowMs).roles.filter(isDue)
+  if (due.length > 0)
+    await refresh(
+      context,
+      due.map(({ role }) => role).filter((role) => role !== 'timestamp'),
+    )
+  return published
 }
 
 async function labContext(home: Home, nowMs: number): Promise<TrustContext> {

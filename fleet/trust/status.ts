@@ -61,13 +61,18 @@ export function statusOf(repository: Repository, files: readonly KeyFile[], nowM
   return { roles, rootVersions: repository.roots.length, unusedKeyFiles, warnings: roles.flatMap((role) => warningsOf(role)) }
 }
 
-function warningsOf({ role, version, expires, expiresInHours, threshold, keys }: RoleStatus): string[] {
+/** Whether so little is left of a role's life that it is time to sign it anew. */
+export function isDue({ role, version, expiresInHours }: RoleStatus): boolean {
   const lifetimeMs = LIFETIME_MS[role as keyof typeof LIFETIME_MS] ?? LIFETIME_MS.targets
+  return version > 0 && expiresInHours * HOUR_MS < lifetimeMs * WARN_SHARE
+}
+
+function warningsOf(status: RoleStatus): string[] {
+  const { role, version, expires, expiresInHours, threshold, keys } = status
   const renew = role === 'timestamp' || role === 'snapshot' ? 'offbox trust refresh' : `offbox trust refresh --role ${role}`
   if (version === 0) return [`${role} has signed nothing yet; its service cannot be installed`]
   const expired = expiresInHours < 0 ? [`${role} expired at ${expires}: devices refuse everything new until it is signed again (${renew})`] : []
-  const soon =
-    expiresInHours >= 0 && expiresInHours * HOUR_MS < lifetimeMs * WARN_SHARE ? [`${role} expires in ${inWords(expiresInHours)}, at ${expires} (${renew})`] : []
+  const soon = expiresInHours >= 0 && isDue(status) ? [`${role} expires in ${inWords(expiresInHours)}, at ${expires} (${renew})`] : []
   // Lost: more key files gone than the role can do without cannot be seen from here, since they may be elsewhere on purpose.
   const alone =
     role === 'root' && keys.length === threshold ? ['every root key is needed to change the root: one lost key and it can never be changed again'] : []
