@@ -2,6 +2,7 @@
 import { Account } from '../../agent/supervisor/account.ts'
 import type { CallHandle, RunningService, Supervisor, SwapReport, VerifiedBundle } from '../../agent/supervisor/types.ts'
 import { OffboxError } from '../../core/errors.ts'
+import type { Manifest } from '../../core/manifest.ts'
 
 interface Slots {
   current: { bundle: VerifiedBundle; config: unknown }
@@ -19,7 +20,12 @@ export class FakeSupervisor implements Supervisor {
   readonly #services = new Map<string, Slots>()
   readonly #listeners = new Set<Listener>()
 
-  checkTier(): void {}
+  /** Set to refuse what cannot be confined. */
+  onCheckTier: (manifest: Manifest) => void = () => {}
+
+  checkTier(manifest: Manifest): void {
+    this.onCheckTier(manifest)
+  }
 
   async install(bundle: VerifiedBundle, config: unknown): Promise<SwapReport> {
     const { name } = bundle.manifest
@@ -109,7 +115,9 @@ export class FakeSupervisor implements Supervisor {
   }
 
   methods(): ReturnType<Supervisor['methods']> {
-    const all = [...this.#services].flatMap(([service, { current }]) => current.bundle.manifest.methods.map(({ path, kind, mutates }) => ({ path, kind, mutates: mutates === true, service })))
+    const all = [...this.#services].flatMap(([service, { current }]) =>
+      current.bundle.manifest.methods.map(({ path, kind, mutates }) => ({ path, kind, mutates: mutates === true, service })),
+    )
     return all
   }
 

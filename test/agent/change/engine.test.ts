@@ -149,6 +149,17 @@ t.test('a removal forgets the service, its bundles and its state', async (t) => 
   await t.rejects(device.services.remove('counter', { author: 'me', reason: '' }), { code: 'SERVICE_NOT_FOUND' })
 })
 
+t.test('a version that this device cannot confine is refused before anything of it is recorded, stored or started', async (t) => {
+  const device = await withCounter()
+  const before = device.disk.operations
+  device.supervisor.onCheckTier = ({ name, version }) => {
+    throw new OffboxError('TIER_UNAVAILABLE', `${name} ${version} needs a process of its own`)
+  }
+  await t.rejects(device.services.order(orderOf('upgrade', '1.1.0'), bundleOf('1.1.0')), { code: 'TIER_UNAVAILABLE' })
+  t.equal(device.disk.operations, before)
+  t.equal(running(device), '1.0.0')
+})
+
 t.test('a version for which there is no room is refused before anything of it is recorded, stored or started', async (t) => {
   const device = await withCounter()
   const before = device.disk.operations
