@@ -11,7 +11,9 @@ import { isOwnMethod } from './api/authorize.ts'
 import { serveDevice } from './api/device.ts'
 import { createFront, type Front } from './api/front.ts'
 import { Gate } from './api/gate.ts'
+import { serveHealth } from './api/health.ts'
 import { serveLifecycle } from './api/lifecycle.ts'
+import { serveReflection } from './api/reflection.ts'
 import { attachRoutes } from './api/route.ts'
 import { Serve } from './api/serve.ts'
 import { toStatus } from './api/status.ts'
@@ -132,6 +134,8 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const numbers = { services: () => supervisor.list(), agent: () => processNumbers(facts.agentStarts) }
   metrics.add(...agentFamilies(numbers), ...serviceFamilies(numbers))
   serveLifecycle(serve, { engine, services, supervisor, floors, receipts, clock })
+  serveHealth(serve, supervisor)
+  serveReflection(serve, supervisor)
   serveDevice(serve, {
     facts: { ...facts, serial, mac, address, boot, agentVersion, imageSha256 },
     identity: () => serving ?? identity,

@@ -1,20 +1,19 @@
 /** A real agent with the meter service and a plain grpc-js server with the same methods, over the same TLS, for benches that compare the two. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { TelemetryMethods } from '../proto/gen/telemetry.ts'
 import { FLEET } from '../test/agent/agent-process.ts'
+import type { ManifestParts } from '../test/fixtures/bundles.ts'
 import { payloadOf } from '../test/fixtures/services/counter/bundle.ts'
 import { agentUnderLoad, type AgentUnderLoad } from './agent-under-load.ts'
 import { mainThreadNs } from './cpu-time.ts'
 import { Load } from './load.ts'
+import meter from './meter/manifest.json' with { type: 'json' }
 
 export interface Peer {
   readonly name: 'agent' | 'plain'
   readonly load: Load
   readonly pid: number
 }
-
-const { Get, Stream } = TelemetryMethods
 
 export interface BesidePlain {
   readonly peers: readonly [Peer, Peer]
@@ -34,8 +33,7 @@ export async function besidePlain(): Promise<BesidePlain> {
     plain.stdin.end(JSON.stringify({ caPem: agent.lab.ca.certificatePem, ...identity }))
     const [line] = await once(plain.stdout, 'data')
     const code = Buffer.from(await payloadOf('bench/meter/service.ts')).toString()
-    const methods = [Get, Stream].map(({ path, kind }) => ({ path, kind }))
-    await agent.install({ name: 'meter', version: '1.0.0', methods, heapMbMax: 64, limits: { messagesPerSecondMax: 100_000 } }, code)
+    await agent.install(meter as ManifestParts, code)
     const own = await agent.lab.identity('operator', 'bench')
     const open = async (port: number) => await Load.open({ port, serverName: `sw1.${FLEET}.offbox`, caPem: agent.lab.ca.certificatePem, identity: own })
     const peers: [Peer, Peer] = [

@@ -29,14 +29,22 @@ export const OWN_METHODS: Readonly<Record<string, { readonly roles: readonly Cal
   '/offbox.v1.Device/Ping':       { roles: ALL, mutates: false },
   '/offbox.v1.Device/Metrics':    { roles: ALL, mutates: false },
   '/offbox.v1.Device/Reboot':     { roles: ALL, mutates: true  },
+  '/grpc.health.v1.Health/Check': { roles: ALL, mutates: false },
+  '/grpc.health.v1.Health/List':  { roles: ALL, mutates: false },
+  '/grpc.health.v1.Health/Watch': { roles: ALL, mutates: false },
+  '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo':      { roles: ALL, mutates: false },
+  '/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo': { roles: ALL, mutates: false },
 }
+
+/** The gRPC services that the agent serves itself. */
+export const OWN_APIS: readonly string[] = [...new Set(Object.keys(OWN_METHODS).map((path) => path.split('/')[1] ?? ''))]
 
 /** Methods that services serve. What they change goes through the change engine, which records the intent. */
 export const SERVICE_METHODS: { readonly roles: readonly CallerRole[]; readonly mutates: boolean } = { roles: ALL, mutates: false }
 
 /** Whether a path belongs to a gRPC service that the agent serves itself, so that no bundle may claim it. */
 export function isOwnMethod(path: string): boolean {
-  return path.startsWith('/offbox.v1.Lifecycle/') || path.startsWith('/offbox.v1.Device/')
+  return OWN_APIS.includes(path.split('/')[1] ?? '')
 }
 
 /**

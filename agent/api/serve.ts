@@ -1,5 +1,5 @@
 /** Registers the agent's own methods with grpc-js: every call is admitted, decoded, handled, mapped and audited here. */
-import type { Server, ServerReadableStream, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js'
+import type { Server, ServerDuplexStream, ServerReadableStream, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js'
 import type { sendUnaryData, StatusObject } from '@grpc/grpc-js'
 import { type ErrorCode, messageOf, OffboxError } from '../../core/errors.ts'
 import type { Method, Plain } from '../../proto/codec.ts'
@@ -55,6 +55,18 @@ export class Serve {
     this.#register(method.path, 'serverStream', (call: ServerWritableStream<Buffer, Buffer>) => {
       const run = async (context: CallContext) => {
         for await (const item of handle(decode(method, call.request), context)) {
+          if (context.signal.aborted) return
+          if (!call.write(Buffer.from(method.response.encode(item)))) await drained(call, context.signal)
+        }
+      }
+      void this.#run(call, method.path, run, (status) => (status ? call.emit('error', status) : call.end()))
+    })
+  }
+
+  bidi<Req, Res>(method: Method<Req, Res>, handle: (requests: AsyncIterable<Plain<Req>>, context: CallContext) => AsyncIterable<Res>): void {
+    this.#register(method.path, 'bidi', (call: ServerDuplexStream<Buffer, Buffer>) => {
+      const run = async (context: CallContext) => {
+        for await (const item of handle(decodeAll(method, call), context)) {
           if (context.signal.aborted) return
           if (!call.write(Buffer.from(method.response.encode(item)))) await drained(call, context.signal)
         }
@@ -120,7 +132,7 @@ export class Serve {
     }
   }
 
-  #register(path: string, kind: 'unary' | 'clientStream' | 'serverStream', handler: unknown): void {
+  #register(path: string, kind: Method<unknown, unknown>['kind'], handler: unknown): void {
     const same = (bytes: Buffer) => bytes
     // The handler's shape follows from `kind`, which the type of `register` cannot tell.
     const registered = this.#options.server.register(path, handler as never, same, same, kind)
@@ -141,7 +153,7 @@ async function* decodeAll<Req, Res>(method: Method<Req, Res>, call: ServerReadab
   for await (const bytes of call.iterator({ destroyOnReturn: false })) yield decode(method, bytes as Buffer)
 }
 
-async function drained(call: ServerWritableStream<Buffer, Buffer>, signal: AbortSignal): Promise<void> {
+async function drained(call: ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>, signal: AbortSignal): Promise<void> {
   await new Promise<void>((resolve) => {
     const done = () => {
       call.removeListener('drain', done)

@@ -1,5 +1,6 @@
 /** Runs the services of this device: finds the one a call is for, keeps operations on a service apart, and closes in order. */
 import { systemClock, type Clock } from '../../core/clock.ts'
+import { readDescriptors } from '../../core/descriptors.ts'
 import { OffboxError } from '../../core/errors.ts'
 import { apiOf, type Manifest, type ManifestMethod, providedBy } from '../../core/manifest.ts'
 import { noTrack } from '../change/types.ts'
@@ -27,7 +28,13 @@ export interface SupervisorOptions {
   readonly fleet?: string
 }
 
-const RESERVED = ['offbox.v1.Lifecycle', 'offbox.v1.Device']
+const RESERVED = [
+  'offbox.v1.Lifecycle',
+  'offbox.v1.Device',
+  'grpc.health.v1.Health',
+  'grpc.reflection.v1.ServerReflection',
+  'grpc.reflection.v1alpha.ServerReflection',
+]
 
 export function createSupervisor(host: SupervisorHost, options: SupervisorOptions = {}): Supervisor {
   return new ServiceSupervisor(host, options)
@@ -157,6 +164,10 @@ class ServiceSupervisor implements Supervisor {
     const call = new Call(client, found.method, found.slots, this.#clock)
     if (!call.takesOne) found.slots.deliver(call)
     return call
+  }
+
+  descriptors(): readonly Uint8Array[] {
+    return [...this.#services.values()].flatMap((slots) => readDescriptors(slots.current.bundle.payload))
   }
 
   methods(): ReturnType<Supervisor['methods']> {

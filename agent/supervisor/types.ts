@@ -139,6 +139,8 @@ export interface Supervisor {
   onSpent: (service: string, reason: string) => void
   /** Begins a client call. @throws METHOD_NOT_FOUND, SERVICE_DOWN, LIMIT_REACHED, STREAMS_EXCEEDED */
   call(client: ClientCall): CallHandle
+  /** Encoded google.protobuf.FileDescriptorProtos of what is served at present; core/descriptors.ts. Not checked: a bundle may say anything. */
+  descriptors(): readonly Uint8Array[]
   /** Methods served at present, for the router's registration. */
   methods(): readonly { path: string; kind: Manifest['methods'][number]['kind']; mutates: boolean; service: string }[]
 }

@@ -7,6 +7,7 @@ import { messageOf, OffboxError } from '../../core/errors.ts'
 import { checkManifest, type Manifest } from '../../core/manifest.ts'
 import { findForbidden } from '../../core/payload-rules.ts'
 import { type SigningKey, sha256Hex } from '../home/keys.ts'
+import { protosOf, withDescriptors } from './descriptors.ts'
 import { documentsOf, formatDocuments } from './documents.ts'
 import { inputsOf, type OutputInputs } from './inputs.ts'
 
@@ -25,10 +26,12 @@ export interface BuiltBundle {
 export async function buildBundle(directory: string, version?: string): Promise<BuiltBundle> {
   const folder = resolve(directory)
   const raw = await readManifest(join(folder, 'manifest.json'))
-  const { payload, inputs, esbuild } = await compile(folder)
-  const unsigned = checkManifest({ schema: 1, ...raw, ...(version === undefined ? {} : { version }), payload: digestOf(payload) })
+  const { payload: code, inputs, esbuild } = await compile(folder)
+  const asked = { schema: 1, ...raw, ...(version === undefined ? {} : { version }) }
+  const payload = withDescriptors(code, folder, checkManifest({ ...asked, payload: digestOf(code) }).methods)
+  const unsigned = checkManifest({ ...asked, payload: digestOf(payload) })
   const tools = { node: process.versions.node, esbuild }
-  const documents = formatDocuments(documentsOf(unsigned, await inputsOf(folder, inputs, ['manifest.json']), tools))
+  const documents = formatDocuments(documentsOf(unsigned, await inputsOf(folder, inputs, ['manifest.json', ...protosOf(folder)]), tools))
   const manifest = checkManifest({ ...unsigned, documents: digestOf(documents) })
   return { manifest, file: joinBundle({ manifest: new TextEncoder().encode(JSON.stringify(manifest)), signatures: [], payload, documents }) }
 }

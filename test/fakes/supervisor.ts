@@ -114,6 +114,10 @@ export class FakeSupervisor implements Supervisor {
     throw new OffboxError('METHOD_NOT_FOUND', 'this supervisor serves no calls')
   }
 
+  descriptors(): readonly Uint8Array[] {
+    return []
+  }
+
   methods(): ReturnType<Supervisor['methods']> {
     const all = [...this.#services].flatMap(([service, { current }]) =>
       current.bundle.manifest.methods.map(({ path, kind, mutates }) => ({ path, kind, mutates: mutates === true, service })),
