@@ -8,6 +8,7 @@ import { findForbidden } from '../../core/payload-rules.ts'
 import { makeEndowments } from './endowments.ts'
 import { textOfThrown } from './guard.ts'
 import { hideNodeGlobals } from './sandbox.ts'
+import { Timer } from './timers.ts'
 
 export interface ConfineOptions {
   /** Of the service; they name its code in stack traces. */
@@ -46,7 +47,8 @@ export function confine({ name, version, lent = [] }: ConfineOptions): Evaluate 
   })
   enableOverrides()
   hardenIntrinsics()
-  for (const one of lent) harden(one)
+  // Node's DOMException is kept from services; frozen, it would be of no use to one that met it all the same.
+  for (const one of [...lent, Timer, DOMException]) harden(one)
   // The host makes its signals of the same class, since services get to see them.
   Object.assign(globalThis, { AbortController: endowments['AbortController'], AbortSignal: endowments['AbortSignal'] })
   const globals: Record<string, unknown> = { ...endowments }

@@ -4,6 +4,7 @@ import { OffboxError } from '../../core/errors.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import { Channels } from './channels.ts'
 import { loadChecksums } from './checksum.ts'
+import { guarded } from './guard.ts'
 import { checksumOf, seal, sharedBytes, unseal } from './hand-over.ts'
 import { Incoming, ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule } from './service.ts'
@@ -186,7 +187,7 @@ export class ServiceHost {
       new Promise((resolve, reject) => {
         const id = this.#nextId++
         // An input that cannot be cloned throws here and rejects.
-        this.#options.send({ type: 'capability', id, capability, operation, input: structuredClone(input) })
+        this.#options.send({ type: 'capability', id, capability, operation, input: guarded(() => structuredClone(input)) })
         this.#asked.set(id, { resolve, reject })
       })
     // `then` is left out: a capability that is returned from an async function must not look like a promise.

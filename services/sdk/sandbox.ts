@@ -1,6 +1,6 @@
 /**
- * Takes Node's own globals away from service code. This hides, it does not confine: `--permission`, the empty environment and the
- * heap limit of the worker are what holds, and docs/threat-model.md says how far.
+ * Takes Node's own globals away from the realm in which the host runs. Service code has globals of its own (compartment.ts); this leaves
+ * nothing there for one that should find the realm's.
  */
 
 /** Beside the globals of ECMAScript itself. */

@@ -13,7 +13,7 @@ export function boundedDelayMs(delayMs: unknown): number {
 let clear: (timer: unknown) => void
 
 /** What a timer function answers. `unref` and `ref` are there for libraries that call them. */
-class Timer {
+export class Timer {
   readonly #handle: NodeJS.Timeout | NodeJS.Immediate
 
   constructor(handle: NodeJS.Timeout | NodeJS.Immediate) {

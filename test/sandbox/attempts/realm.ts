@@ -104,4 +104,16 @@ export const REALM: readonly Attempt[] = [
     'errors: console.log with the same',
     `console.log({ [Symbol.for('nodejs.util.inspect.custom')]: (_, options, inspect) => { ctx.log('error', 'forged by inspect'); useProcess(inspect.constructor('return process')()) } })`,
   ),
+  change(
+    'realm: a class of anything given that can still be changed',
+    `const check = (one) => {
+  for (let at = Object.getPrototypeOf(one); at; at = Object.getPrototypeOf(at)) {
+    for (const shared of [at, at.constructor]) if (shared && !Object.isFrozen(shared)) loot.push('forged: a class of ' + Object.prototype.toString.call(one) + ' ' + Reflect.ownKeys(shared).map(String).join())
+  }
+}
+hooks.feed = async (requests) => { check(requests); check(requests[Symbol.asyncIterator]()); return text('fed') }
+const given = [request, call, ctx, ctx.signal, call.signal, call.metadata, ctx.capabilities, ctx.capabilities.proc, ctx.capabilities.proc.read, ctx.services, ctx.sharedBytes(8), ctx.sharedBytes(8).buffer, setTimeout(() => {}, 1), setInterval(() => {}, 1e6).unref(), setImmediate(() => {}), new AbortController(), new URL('http://a/?b'), new URL('http://a/?b').searchParams, new URLSearchParams('a=b').entries(), new TextDecoder(), new TextEncoder(), new Event('a'), new EventTarget(), new DOMException(), structuredClone(new Error()), thrownBy(() => atob('?')), thrownBy(() => new URL('')), thrownBy(() => structuredClone(() => {})), await ctx.capabilities.proc.read(), await ctx.capabilities.proc.read(() => {}).catch((error) => error), await ctx.services.unary({ path: '/a.B/C', kind: 'unary', request: { encode: () => new Uint8Array(0) }, response: {} }, {}).catch((error) => error), console, performance, Intl, new Intl.NumberFormat(), Temporal.Now.instant(), new WeakRef({}), new FinalizationRegistry(() => {}), new Float32Array(1), new Date(), [].values(), new Map().entries(), 'a'.matchAll(/a/g)]
+given.forEach(check)
+return given.length`,
+  ),
 ]
