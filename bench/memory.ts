@@ -18,7 +18,7 @@ import { makeBundle, type ManifestParts } from '../test/fixtures/bundles.ts'
 import { COUNTER_METHODS, payloadOf } from '../test/fixtures/services/counter/bundle.ts'
 import { Back } from '../test/fixtures/services/pair/methods.ts'
 import { frame, Load } from './load.ts'
-import { memoryOf, type ProcessMemory, sumMb } from './pss.ts'
+import { memoryOf, type ProcessMemory, sumMb } from './memory/pss.ts'
 import { report } from './report.ts'
 
 const SECONDS = 60
@@ -140,7 +140,7 @@ async function floorMemory(lab: Lab, { flags, environment }: NodeStart): Promise
   await Promise.all([
     build({ ...shared, ...from(worker), format: 'iife', banner: { js: '"use strict";' }, outfile: place('worker.cjs') }),
     build({ ...shared, ...from(child), format: 'cjs', outfile: place('child.cjs') }),
-    build({ ...shared, entryPoints: ['bench/memory-floor.ts'], format: 'esm', banner, outfile: place('floor.mjs') }),
+    build({ ...shared, entryPoints: ['bench/memory/floor.ts'], format: 'esm', banner, outfile: place('floor.mjs') }),
   ])
   const floor: ChildProcess = fork(place('floor.mjs'), [place('worker.cjs'), place('child.cjs')], {
     execArgv: [...flags],

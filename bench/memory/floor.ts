@@ -16,7 +16,7 @@ import nacl from 'tweetnacl'
 // Named, so that none is left out of the bundle.
 const loaded = [grpc.Server, x509.Pkcs10CertificateRequest, pino, protobuf.Writer, semver.satisfies, nacl.sign]
 const [workerFile, childFile] = process.argv.slice(2)
-if (workerFile === undefined || childFile === undefined) throw new Error('usage: memory-floor WORKER_FILE CHILD_FILE')
+if (workerFile === undefined || childFile === undefined) throw new Error('usage: floor WORKER_FILE CHILD_FILE')
 const text = readFileSync(workerFile, 'utf8')
 const options = { eval: true, execArgv: ['--permission'], env: {}, resourceLimits: { maxYoungGenerationSizeMb: 8 } }
 const ready = Array.from({ length: 3 }, () => new Promise((resolve) => new Worker(text, options).once('message', resolve)))
