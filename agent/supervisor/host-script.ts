@@ -10,7 +10,7 @@ const { parentPort, workerData } = require('node:worker_threads')
 const { Script } = require('node:vm')
 const { text, compiled } = workerData.host
 delete workerData.host
-const script = new Script('(function (require) {' + text + '\\n})', { filename: 'service-host', ...(compiled ? { cachedData: compiled } : {}) })
+const script = new Script(text, { filename: 'service-host', ...(compiled ? { cachedData: compiled } : {}) })
 script.runInThisContext()(require)
 parentPort.postMessage(compiled && !script.cachedDataRejected ? null : script.createCachedData())
 `
@@ -27,7 +27,7 @@ export class HostScript {
   #compiled: Uint8Array | undefined
 
   constructor(text: string) {
-    this.#text = text
+    this.#text = `(function (require) {${text}\n})`
   }
 
   get data(): HostData {
