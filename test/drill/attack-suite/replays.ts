@@ -165,7 +165,6 @@ export const REPLAYS: readonly Attack[] = [
   {
     name: 'key compromise: the stolen timestamp key that counted to the end, after its owners replaced it',
     refused: ['TRUST_THRESHOLD'],
-    heldBy: 'signatures',
     run: async (scene) => {
       const { repository } = scene
       const path = repository.release(SERVICE, '1.0.0')
