@@ -20,6 +20,8 @@ import { median, quantile, report } from './report.ts'
 import { startBareWorker } from './swap/bare-worker.ts'
 import type { ClientResult } from './swap/client.ts'
 
+/** Steps while calls are held: how long each takes until the next. */
+const PHASES: readonly string[] = ['drain', 'hand over', 'start', 'flip']
 const WINDOW_AFTER_MS = 1_000
 const options = {
   json: { type: 'boolean' },
@@ -67,6 +69,7 @@ try {
   await lines.next()
   await delay(3_000)
 
+  const phases: Record<string, number[]> = Object.fromEntries(PHASES.map((step) => [step, []]))
   const heldMs: number[] = []
   const heldCalls: number[] = []
   let version = 0
@@ -76,6 +79,10 @@ try {
     heldMs.push(change.heldMs)
     heldCalls.push(change.heldCalls)
     const flip = change.steps.find(({ step }) => step === 'flip')
+    for (const [at, { step, atMs }] of change.steps.entries()) {
+      const next = change.steps[at + 1]
+      if (next) phases[step]?.push(next.atMs - atMs)
+    }
     return { orderedAtMs: change.proposedAtMs, flipAtMs: change.proposedAtMs + (flip?.atMs ?? 0) }
   }
   // Until what is hot is compiled.
@@ -104,8 +111,10 @@ try {
   const silences = done.map((at, index) => at - (done[index - 1] ?? at))
   if (seen.lostNumbers > 0) process.stderr.write(`${seen.lostNumbers} calls were counted and not answered\n`)
   for (const failure of seen.failures) process.stderr.write(`failed: ${failure}\n`)
+  const ofPhases = Object.fromEntries(Object.entries(phases).map(([step, samples]) => [`  ${step}`, { samples, unit: 'ms' }]))
   const rows = {
     'calls held for': { samples: heldMs, unit: 'ms' },
+    ...ofPhases,
     'number of calls held': { samples: heldCalls, unit: 'calls' },
     'latency, all calls': { samples: seen.latencyMs, unit: 'ms' },
     'p99 in windows of a swap': { samples: p99('swap'), unit: 'ms' },
