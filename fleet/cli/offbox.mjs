@@ -17,7 +17,12 @@ if (!existsSync(node) || !existsSync(generated)) {
   process.exit(1)
 }
 
-const child = spawn(node, ['--disable-warning=ExperimentalWarning', join(here, 'main.ts'), ...process.argv.slice(2)], { stdio: 'inherit' })
+// A passphrase may come from an open file descriptor; that one has to be handed on as well.
+const given = /--passphrase-fd[= ](\d{1,3})\b/.exec(process.argv.slice(2).join(' '))
+const fd = given ? Number(given[1]) : 0
+const stdio = ['inherit', 'inherit', 'inherit', ...Array.from({ length: Math.max(0, fd - 2) }, (_, index) => (index + 3 === fd ? fd : 'ignore'))]
+
+const child = spawn(node, ['--disable-warning=ExperimentalWarning', join(here, 'main.ts'), ...process.argv.slice(2)], { stdio })
 child.on('error', (error) => {
   console.error(`SETUP_MISSING: ${node} cannot be run: ${error.message}`)
   process.exit(1)
