@@ -8,7 +8,8 @@ const ATTEMPTS_MAX = 3
 
 /**
  * Connections are kept and not used after their server said that it closes them. One that is closed in the very moment in which a request
- * goes out on it, before any of the answer, has not failed that request: a GET is sent again (RFC 9110, section 9.2.2).
+ * goes out on it, before any of the answer, has not failed that request: a GET is sent again (RFC 9110, section 9.2.2), on a connection of
+ * its own, since the other kept ones may be closing as well.
  */
 export class HttpCaller {
   readonly #agent: Agent
@@ -21,7 +22,7 @@ export class HttpCaller {
 
   async call(): Promise<'answered' | 'again'> {
     for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
-      if ((await this.#once()) === 'answered') return attempt > 1 ? 'again' : 'answered'
+      if ((await this.#once(attempt === 1 ? this.#agent : false)) === 'answered') return attempt > 1 ? 'again' : 'answered'
     }
     throw new Error(`its connection was closed ${ATTEMPTS_MAX} times`)
   }
@@ -31,9 +32,9 @@ export class HttpCaller {
   }
 
   /** `closed`: the connection went away before any of the answer. @throws whatever else went wrong */
-  async #once(): Promise<'answered' | 'closed'> {
+  async #once(agent: Agent | false): Promise<'answered' | 'closed'> {
     return await new Promise((resolve, reject) => {
-      const request = get(this.#url, { agent: this.#agent, timeout: TIMEOUT_MS }, (response) => {
+      const request = get(this.#url, { agent, timeout: TIMEOUT_MS }, (response) => {
         response.on('error', reject)
         response.on('end', () => (response.statusCode === 200 ? resolve('answered') : reject(new Error(`status ${response.statusCode}`))))
         response.resume()
