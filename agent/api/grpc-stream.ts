@@ -7,6 +7,7 @@ import { promisify } from 'node:util'
 import { gunzip, inflate } from 'node:zlib'
 import { status as Status } from '@grpc/grpc-js'
 import type { Fields } from '../../services/sdk/wire.ts'
+import { afterTimeout } from './deadlines.ts'
 import { Deframer, MessageTooLong, readHead, readMetadata, RESPONSE_HEADERS, writeFrame, writeFrames, writeTrailers, type Headers } from './grpc-wire.ts'
 
 const DECOMPRESS: Readonly<Record<string, (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>>> = {
@@ -30,6 +31,10 @@ export interface GrpcStreamListener {
 /** For a client to close a call that was answered before it had sent everything. */
 const LINGER_MS = 5_000
 
+/** Most calls end like this. */
+const TRAILERS_OK = Object.freeze(writeTrailers(Status.OK, 'OK'))
+
+const ignore = () => {}
 const peers = new WeakMap<object, string>()
 
 export class GrpcStream {
@@ -41,7 +46,7 @@ export class GrpcStream {
   readonly #encoding: string
   readonly #messageBytesMax: number
   readonly #deframer: Deframer
-  #timer: NodeJS.Timeout | undefined
+  #disarm: (() => void) | undefined
   #headersSent = false
   #ended = false
   #closed = false
@@ -64,12 +69,13 @@ export class GrpcStream {
     const { timeoutMs, encoding } = readHead(this.#headers)
     this.#encoding = encoding
     if (timeoutMs !== undefined && !Number.isNaN(timeoutMs)) {
-      this.deadlineMs = Date.now() + timeoutMs
-      this.#timer = setTimeout(() => this.#on.deadlinePassed(), timerMs(timeoutMs))
+      const nowMs = Date.now()
+      this.deadlineMs = nowMs + timeoutMs
+      this.#disarm = afterTimeout(timeoutMs, nowMs, () => this.#on.deadlinePassed())
     }
     stream.on('close', () => this.#close())
     // What happens to a broken stream is told by its close.
-    stream.on('error', () => {})
+    stream.on('error', ignore)
     if (timeoutMs !== undefined && Number.isNaN(timeoutMs))
       process.nextTick(() => on.broken(Status.INTERNAL, `Invalid grpc-timeout value "${String(headers['grpc-timeout'])}"`))
   }
@@ -130,10 +136,11 @@ export class GrpcStream {
   end(code: number, text: string, trailers?: Fields, last?: Uint8Array): void {
     if (this.#ended) return
     this.#ended = true
-    clearTimeout(this.#timer)
+    this.#disarm?.()
     const stream = this.#stream
     if (this.#closed || stream.destroyed || stream.closed) return
-    const fields = trailers ? { ...trailers, ...writeTrailers(code, text) } : writeTrailers(code, text)
+    const ok = code === Status.OK && !trailers
+    const fields = ok ? TRAILERS_OK : { ...trailers, ...writeTrailers(code, text) }
     if (last) this.#pending.push(last)
     if (!this.#headersSent && this.#pending.length === 0) {
       this.#headersSent = true
@@ -243,14 +250,8 @@ export class GrpcStream {
 
   #close(): void {
     this.#closed = true
-    clearTimeout(this.#timer)
+    this.#disarm?.()
     if (!this.#ended) this.#on.gone()
     this.#ended = true
   }
-}
-
-/** Timers of equal length share a list: those of long deadlines, which differ by the call's way here, are made equal. At most 50 ms late. */
-function timerMs(timeoutMs: number): number {
-  const TIMER_MS_MAX = 2 ** 31 - 1
-  return Math.min(timeoutMs > 2_000 ? Math.ceil(timeoutMs / 50) * 50 : timeoutMs, TIMER_MS_MAX)
 }

@@ -88,6 +88,11 @@ export class Deframer {
 
   /** @throws MessageTooLong as soon as the length is known, before the message is kept */
   push(chunk: Buffer, take: (message: Buffer, compressed: boolean) => void): void {
+    // Most requests are one message in one piece.
+    if (this.#have === 0 && chunk.byteLength >= FRAME_BYTES && chunk.byteLength === FRAME_BYTES + this.#length(chunk)) {
+      take(chunk.subarray(FRAME_BYTES), chunk[0] === 1)
+      return
+    }
     let rest = chunk
     if (this.#have > 0) {
       this.#pieces.push(chunk)
