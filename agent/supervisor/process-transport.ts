@@ -15,10 +15,10 @@ import { checkConfined, serviceProcessOf, usageOf } from './process-facts.ts'
 import type { StartTransport, Transport, TransportListener, TransportOptions, Usage } from './transport.ts'
 
 export const PROCESS_LIMITS = {
-  /** What may wait for a process that does not read, beside the one frame (at most 65 MiB) that it is being sent. */
-  unreadBytesMax: 64 * 1024 * 1024,
+  /** What may wait for a process that does not read: the largest state that is handed over (64 MiB), and what follows it. One frame more may come on top. */
+  unreadBytesMax: 80 * 1024 * 1024,
   /** Read of one process in one turn of the event loop; then others have theirs. A well-behaved process sends one frame a turn. */
-  turnBytesMax: 256 * 1024,
+  turnBytesMax: 1024 * 1024,
   turnFramesMax: 64,
   /** Printed text is read in pieces of up to 64 KiB, with this pause between two. */
   printPauseMs: 50,
@@ -212,7 +212,8 @@ class ServiceProcess implements Transport {
       await checkConfined(pid, means.layers, this.#uid)
       this.#pid = pid
     } catch (error) {
-      this.#fail(messageOf(error))
+      // One that has ended says itself why.
+      if (this.#child.exitCode === null && this.#child.signalCode === null) this.#fail(messageOf(error))
       return
     }
     if (!this.#is('checking')) return
