@@ -304,7 +304,7 @@ export class Verification {
   }
 
   #noteIssue({ signed }: Metadata): void {
-    const issuedAtMs = Date.parse((signed as Timestamp & { issued?: string }).issued ?? '')
+    const issuedAtMs = Date.parse((signed as Timestamp).issued ?? '')
     if (issuedAtMs <= Date.parse(signed.expires)) this.#issuedAtMs = issuedAtMs
   }
 }

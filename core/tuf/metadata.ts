@@ -44,6 +44,8 @@ export interface FileMeta {
 
 export interface Timestamp extends Common {
   readonly _type: 'timestamp'
+  /** When it was signed, in the form of `expires`: a device's trusted time. Not of TUF, which says only when metadata ends. */
+  readonly issued?: string
   readonly meta: { readonly 'snapshot.json': FileMeta }
 }
 

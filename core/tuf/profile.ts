@@ -65,6 +65,7 @@ function checkRoot(check: Check, root: Record<string, unknown>): void {
 }
 
 function checkTimestamp(check: Check, timestamp: Record<string, unknown>): void {
+  check.rule(timestamp['issued'] === undefined || isTime(timestamp['issued']), 'issued must be UTC in whole seconds')
   const meta = check.object(timestamp['meta'], 'meta')
   check.rule(Object.keys(meta).join() === 'snapshot.json', 'meta must name snapshot.json alone')
   checkFileMeta(check, meta['snapshot.json'], 'snapshot.json')

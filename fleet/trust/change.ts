@@ -61,7 +61,7 @@ export async function change(before: Repository | null, wishes: Wishes, keys: Ke
   const common = (role: keyof typeof LIFETIME_MS, last: number | undefined) => ({
     spec_version: SPEC_VERSION,
     version: (last ?? 0) + 1,
-    expires: `${new Date(nowMs + LIFETIME_MS[role]).toISOString().slice(0, 19)}Z`,
+    expires: timeText(nowMs + LIFETIME_MS[role]),
   })
 
   const root = await nextRoot(before, wishes, keys, common)
@@ -91,10 +91,15 @@ export async function change(before: Repository | null, wishes: Wishes, keys: Ke
     const signed: Snapshot = { _type: 'snapshot', ...common('snapshot', before?.snapshot.signed.version), meta }
     snapshotMeta = put(await signWith(keys, signed, 'snapshot', roles.snapshot), 'snapshot')
   }
-  const timestamp: Timestamp = { _type: 'timestamp', ...common('timestamp', before?.timestamp.signed.version), meta: { 'snapshot.json': snapshotMeta } }
+  const issued = `${new Date(nowMs).toISOString().slice(0, 19)}Z`
+  // A device without a clock of its own learns the time from here.
+  const fresh = { ...common('timestamp', before?.timestamp.signed.version), issued: timeText(nowMs) }
+  const timestamp: Timestamp = { _type: 'timestamp', ...fresh, meta: { 'snapshot.json': snapshotMeta } }
   put(await signWith(keys, timestamp, 'timestamp', roles.timestamp), 'timestamp')
   return openRepository(files)
 }
+
+const timeText = (atMs: number) => `${new Date(atMs).toISOString().slice(0, 19)}Z`
 
 type CommonOf = (role: 'root', last: number | undefined) => Pick<Root, 'spec_version' | 'version' | 'expires'>
 
