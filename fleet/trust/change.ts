@@ -91,7 +91,6 @@ export async function change(before: Repository | null, wishes: Wishes, keys: Ke
     const signed: Snapshot = { _type: 'snapshot', ...common('snapshot', before?.snapshot.signed.version), meta }
     snapshotMeta = put(await signWith(keys, signed, 'snapshot', roles.snapshot), 'snapshot')
   }
-  const issued = `${new Date(nowMs).toISOString().slice(0, 19)}Z`
   // A device without a clock of its own learns the time from here.
   const fresh = { ...common('timestamp', before?.timestamp.signed.version), issued: timeText(nowMs) }
   const timestamp: Timestamp = { _type: 'timestamp', ...fresh, meta: { 'snapshot.json': snapshotMeta } }
