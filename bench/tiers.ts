@@ -8,7 +8,7 @@ import type { Supervisor, SupervisorHost } from '../agent/supervisor/types.ts'
 import { TIERS, type Tier } from '../core/manifest.ts'
 import { ask } from '../test/agent/supervisor/harness.ts'
 import { counterBundle, hostText, processHostText } from '../test/fixtures/services/counter/bundle.ts'
-import { memoryOf, sumMb } from './pss.ts'
+import { memoryOf, sumMb } from './memory/pss.ts'
 import { median, report } from './report.ts'
 
 const SAMPLES = 7
