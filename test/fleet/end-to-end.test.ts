@@ -1,11 +1,13 @@
 /** The controller with one real agent, as a process on loopback: enrolment, first services, a good rollout, a bad one, a rotation. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import t from 'tap'
 import { deviceDnsName } from '../../core/x509.ts'
+import { checkReceipts } from '../../fleet/device/receipts.ts'
 import { readIdentity } from '../../fleet/home/home.ts'
 import { buildBundle, signBundle } from '../../fleet/registry/make.ts'
 import { RpcClient } from '../../fleet/rpc/client.ts'
@@ -18,6 +20,12 @@ const agentFile = join(root, 'dist/agent/main.mjs')
 const missing = existsSync(agentFile) ? false : 'dist/agent/main.mjs is not built (node build.mjs)'
 
 t.setTimeout(300_000)
+
+/** What the command prints. */
+async function offbox(home: string, ...args: string[]): Promise<string> {
+  const { stdout } = await promisify(execFile)(process.execPath, [join(root, 'fleet/cli/offbox.mjs'), ...args, '--home', home], { maxBuffer: 16 * 1024 * 1024 })
+  return stdout
+}
 
 t.test('a real agent is enrolled, supplied, upgraded by a rollout, protected from a bad version, and rotated', { skip: missing }, async (t) => {
   const fleet = await testFleet()
@@ -87,6 +95,17 @@ t.test('a real agent is enrolled, supplied, upgraded by a rollout, protected fro
     const rotation = await fleet.client.unary(FleetMethods.RotateDeviceIdentity, { deviceId: 'sw1', reason: 'test' }, { deadlineMs: 60_000 })
     t.equal(rotation.oldSerial, before)
     t.equal((await fleet.get('sw1')).info?.certificateSerial, rotation.newSerial)
+
+    const { receipts } = await fleet.client.unary(FleetMethods.ListDeviceReceipts, { deviceId: 'sw1' })
+    const checked = checkReceipts(receipts, { ...fleet.anchors, deviceId: 'sw1' })
+    t.same(checked.gaps, [], 'its receipts are a chain')
+    const ofTelemetry = checked.receipts.filter(({ service }) => service === 'telemetry').map(({ to, outcome }) => `${to} ${outcome}`)
+    t.same(ofTelemetry, ['1.0.0 confirmed', '1.1.0 confirmed', '1.2.0 rolled back', '1.3.0 reverted'])
+    const shown = join(fleet.home.path, 'receipts.json')
+    await writeFile(shown, await offbox(fleet.home.path, 'service', 'receipts', 'sw1', '--controller', `127.0.0.1:${fleet.controller.apiPort}`, '--json'))
+    t.match(await offbox(fleet.home.path, 'service', 'receipts', '--verify', shown), /Every signature is that of sw1/)
+    await writeFile(shown, (await readFile(shown, 'utf8')).replaceAll('rolled back', 'confirmed'))
+    await t.rejects(offbox(fleet.home.path, 'service', 'receipts', '--verify', shown), { message: /CERTIFICATE_INVALID.*signature/ })
 
     stop.abort()
     await calling
