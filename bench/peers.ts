@@ -50,19 +50,18 @@ async function measure(key: string, peer: Peer): Promise<void> {
   const load = new OpenLoop(peer, PER_SECOND)
   await delay(WARM_MS)
   const [warmCalls, warmFailed] = [load.calls, load.failed]
-  const stallMs: number[] = []
-  const quietMs: number[] = []
+  const windows: { beforeMs: number; startMs: number; endMs: number }[] = []
   for (let turn = 0; turn < REPLACEMENTS; turn++) {
     const beforeMs = performance.now()
     await delay(WINDOW_MS)
     const startMs = performance.now()
     await peer.replace()
     await delay(WINDOW_MS)
-    const endMs = performance.now()
-    stallMs.push(load.worstMs(startMs, endMs))
-    quietMs.push(load.worstMs(beforeMs, startMs))
+    windows.push({ beforeMs, startMs, endMs: performance.now() })
   }
   await load.stop()
+  const stallMs = windows.map(({ startMs, endMs }) => load.worstMs(startMs, endMs))
+  const quietMs = windows.map(({ beforeMs, startMs }) => load.worstMs(beforeMs, startMs))
   process.stdout.write(`${peer.name}: ${peer.protocol}\n`)
   for (const [text, count] of load.failures) process.stdout.write(`  ${count} failed: ${text}\n`)
   samples[`${peer.name}, longest call`] = { samples: stallMs, unit: 'ms' }

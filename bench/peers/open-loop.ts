@@ -28,7 +28,7 @@ export class OpenLoop {
     void this.#run()
   }
 
-  /** The longest that a call due between these times took; those under way count as far as they are. */
+  /** The longest that a call due between these times took, failed ones too. After `stop`: before, those under way are not known yet. */
   worstMs(fromMs: number, toMs: number): number {
     return Math.max(0, ...this.#samples.filter(({ dueMs }) => dueMs >= fromMs && dueMs < toMs).map(({ tookMs }) => tookMs))
   }
