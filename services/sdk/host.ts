@@ -42,7 +42,7 @@ export class ServiceHost {
   #config: unknown
   #abort = new AbortController()
   /** Of the state given or taken last. */
-  #checksum: Promise<number> | undefined
+  #checksum: (() => Promise<number>) | undefined
 
   constructor(options: HostOptions) {
     this.#options = options
@@ -94,7 +94,7 @@ export class ServiceHost {
         return this.#snapshot(control.schema)
       case 'checksum':
         if (!this.#checksum) throw new OffboxError('STATE_REFUSED', 'no state was given or taken')
-        return { value: await this.#checksum }
+        return { value: await this.#checksum() }
       case 'stop':
         await this.#stop()
         return {}
@@ -135,20 +135,19 @@ export class ServiceHost {
   /** @throws SNAPSHOT_CORRUPT */
   #take(inherited: SealedSnapshot): void {
     unseal(inherited)
-    this.#keepChecksum(inherited)
+    // Not before it is asked for: clients wait for the start.
+    this.#checksum = async () => await checksumOf(inherited)
   }
 
   #snapshot(schema: number): { value: SealedSnapshot; owned?: Uint8Array } {
     const service = this.#running()
     if (!service.snapshot) throw new OffboxError('INTERNAL', 'the manifest lists snapshot.writes but the service has no snapshot()')
     const sealed = seal(service.snapshot(schema), schema)
-    this.#keepChecksum(sealed.value)
+    // At once, before anybody else could write to what is shared.
+    const checksum = checksumOf(sealed.value)
+    checksum.catch(() => {})
+    this.#checksum = async () => await checksum
     return sealed
-  }
-
-  #keepChecksum(state: SealedSnapshot): void {
-    this.#checksum = checksumOf(state)
-    this.#checksum.catch(() => {})
   }
 
   async #stop(): Promise<void> {
