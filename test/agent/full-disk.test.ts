@@ -27,7 +27,7 @@ function fill(folder: string): string {
   return file
 }
 
-t.test('a full disk refuses an upgrade with STORE_FULL, and the service that runs does not notice', { skip, timeout: 250_000 }, async (t) => {
+t.test('a full disk refuses an upgrade before anything is touched, and the service that runs does not notice', { skip, timeout: 250_000 }, async (t) => {
   await buildAll()
   const lab = await makeLab()
   t.teardown(async () => await lab.close())
@@ -57,7 +57,7 @@ t.test('a full disk refuses an upgrade with STORE_FULL, and the service that run
   t.match(await ask(lab, client, '/test.Counter/Next'), /1$/)
 
   const ballast = fill(stateDir)
-  await t.rejects(send(client, 'Upgrade', order('1.1.0'), bundle('1.1.0')), { code: 'STORE_FULL', status: 8 })
+  await t.rejects(send(client, 'Upgrade', order('1.1.0'), bundle('1.1.0')), { code: 'PREFLIGHT_REFUSED', status: 8 })
   t.match(await ask(lab, client, '/test.Counter/Next'), /2$/, 'it goes on from its own state')
   t.match((await client.unary(LifecycleMethods.Get, { service: 'counter' })).version, '1.0.0')
 

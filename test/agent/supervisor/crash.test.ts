@@ -82,6 +82,11 @@ t.test('an install that does not start leaves nothing', async (t) => {
     t.equal(supervisor.get('counter'), undefined)
     t.match(await ask(supervisor, 'Next'), { error: 'METHOD_NOT_FOUND' })
   }
+})
+
+t.test('an install that is reverted leaves nothing', async (t) => {
+  const { supervisor } = await harness()
+  t.teardown(() => supervisor.close())
   await supervisor.install(await counterBundle('1.0.0'), {})
   await supervisor.revert('counter', 'not wanted')
   t.equal(supervisor.get('counter'), undefined)
