@@ -5,7 +5,7 @@ import type { Manifest } from '../../core/manifest.ts'
 import { Channels } from './channels.ts'
 import { loadChecksums } from './checksum.ts'
 import { guarded } from './guard.ts'
-import { checksumOf, seal, sharedBytes, unseal } from './hand-over.ts'
+import { checksumOf, rehearse, seal, sharedBytes, unseal } from './hand-over.ts'
 import { Incoming, ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule } from './service.ts'
 import { LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type SealedSnapshot, type ToWorker } from './wire.ts'
@@ -41,6 +41,8 @@ export class ServiceHost {
   #service: Service | undefined
   #config: unknown
   #abort = new AbortController()
+  /** Made before calls are held. */
+  #ready: ServiceContext | undefined
   /** Of the state given or taken last. */
   #checksum: (() => Promise<number>) | undefined
 
@@ -116,13 +118,15 @@ export class ServiceHost {
     this.#service = service
     this.#abort = new AbortController()
     this.#channels.reopen()
+    rehearse()
+    this.#ready = this.#context()
   }
 
   async #start(inherited: SealedSnapshot | undefined): Promise<void> {
     const service = this.#running()
     if (inherited) this.#take(inherited)
     try {
-      await service.start(this.#config, this.#context(), inherited && { schema: inherited.schema, bytes: inherited.bytes })
+      await service.start(this.#config, this.#ready ?? this.#context(), inherited && { schema: inherited.schema, bytes: inherited.bytes })
       await service.selfTest?.()
     } catch (error) {
       await this.#stop()
