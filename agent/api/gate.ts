@@ -74,9 +74,10 @@ export class Gate {
     this.#audit.record(record, `${this.#aboutOf(admitted)},"status":"${status}","durationMs":${durationMs}${mutates ? ',"mutation":true' : ''}}`)
   }
 
-  /** The beginning of a record, the same for all calls of a method over one connection. */
+  /** The beginning of a record, the same for all calls of a method by one principal over one connection. */
   #aboutOf({ principal, peer, path }: Admitted): string {
-    const key = `${peer} ${path}`
+    // The principal as well: an address and port may come back with somebody else.
+    const key = `${principal} ${peer} ${path}`
     let about = this.#abouts.get(key)
     if (about === undefined) {
       about = JSON.stringify({ principal, peer, method: path, decision: 'allow' }).slice(0, -1)

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { Audit } from '../../../agent/api/audit.ts'
+import { Gate } from '../../../agent/api/gate.ts'
 import { auditBytesMax, auditQueueMax } from '../../../agent/limits.ts'
 import { createLog, showAudit } from '../../../agent/log.ts'
 import { FakeClock } from '../../fakes/clock.ts'
@@ -103,5 +104,19 @@ t.test('the log is shown the very record that is written', async (t) => {
     ring.stored().map(({ line }) => JSON.parse(line)),
     [{ level: 'info', audit: true, ...hostile, msg: 'audit' }],
     'a read that went well stays out of the log',
+  )
+})
+
+t.test('a call is recorded for who made it, also from an address and port that somebody else had before', async (t) => {
+  const records: Record<string, unknown>[] = []
+  const clock = new FakeClock()
+  const show = (_: unknown, line: string) => records.push(JSON.parse(line))
+  let id = 'one'
+  const connection = () => ({ principal: { spiffeId: `spiffe://lab/operator/${id}`, role: 'operator', id }, serial: '01', openedAtMonotonicMs: 0 })
+  const gate = new Gate({ connection }, new Audit({ path, clock, show, log, files: new FakeFileSystem() }), clock)
+  for (id of ['one', 'two']) gate.finished(gate.admit({ getPeer: () => '10.77.0.1:40000' }, '/test.Counter/Next'), 'OK')
+  t.same(
+    records.map(({ principal }) => principal),
+    ['spiffe://lab/operator/one', 'spiffe://lab/operator/two'],
   )
 })
