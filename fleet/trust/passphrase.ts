@@ -73,8 +73,9 @@ async function ask(prompt: string): Promise<string> {
   } catch (error) {
     throw new OffboxError('ARGUMENT_INVALID', 'no terminal to ask for a passphrase at; give --passphrase-file or --passphrase-fd', { cause: error })
   }
-  output.write(prompt)
+  // First: who types as soon as the prompt is there must not see it.
   input.setRawMode(true)
+  output.write(prompt)
   try {
     return await line(input)
   } finally {
