@@ -56,8 +56,3 @@ export async function checksumInPieces(bytes: Uint8Array): Promise<number> {
 export async function checksumOf({ bytes, checksum }: SealedSnapshot): Promise<number> {
   return checksum ?? (await checksumInPieces(bytes))
 }
-
-/** Runs what a swap runs while calls are held, so that it is compiled by then. */
-export function rehearse(): void {
-  unseal(seal({ bytes: new Uint8Array(64) }, 1).value)
-}

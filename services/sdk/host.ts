@@ -5,7 +5,7 @@ import type { Manifest } from '../../core/manifest.ts'
 import { Channels } from './channels.ts'
 import { loadChecksums } from './checksum.ts'
 import { guarded } from './guard.ts'
-import { checksumOf, rehearse, seal, sharedBytes, unseal } from './hand-over.ts'
+import { checksumOf, seal, sharedBytes, unseal } from './hand-over.ts'
 import { Incoming, ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule } from './service.ts'
 import { LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type SealedSnapshot, type ToWorker } from './wire.ts'
@@ -118,7 +118,6 @@ export class ServiceHost {
     this.#service = service
     this.#abort = new AbortController()
     this.#channels.reopen()
-    rehearse()
     this.#ready = this.#context()
   }
 
