@@ -63,7 +63,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const journal = new Journal(files, join(stateDir, 'changes'), (fields, message) => log.error(fields, message))
   const receipts: Receipts = new Receipts({
     ...{ files, clock, log, directory: join(stateDir, 'receipts'), bootId: facts.bootId },
-    sign: (bytes) => drivers.sign(bytes),
+    sign: (bytesFor) => drivers.sign(bytesFor),
   })
   const engine = new Engine({
     journal,

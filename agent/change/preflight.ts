@@ -8,7 +8,7 @@ import { changesOpenMax, servicesMax } from '../limits.ts'
 
 const MIB = 1024 * 1024
 
-/** What a version takes at least until it serves: its worker with the sandbox is 14 MB (shared/findings), a process of its own 40. */
+/** What a version takes at least until it serves: its worker with the sandbox is 14 MB, a process of its own 40. */
 export const startMb = { worker: 24, process: 56 } as const
 /** What must be left for the agent and the kernel when a version has come beside another. */
 export const memoryMarginMb = 16

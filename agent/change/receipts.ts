@@ -27,7 +27,7 @@ export interface ReceiptsOptions {
   readonly clock: Clock
   readonly bootId: string
   /** Signs with the device's key, which stays where it is. @throws STATE_REFUSED the device has no identity yet */
-  readonly sign: (bytes: Uint8Array) => { deviceId: string; signature: Uint8Array; chainPem: string }
+  readonly sign: (bytesFor: (deviceId: string) => Uint8Array) => { signature: Uint8Array; chainPem: string }
   readonly log: { error(fields: object, message: string): void }
 }
 
@@ -101,10 +101,11 @@ export class Receipts {
     if (found) return digestOf(found.body)
     const sequence = this.#last.sequence + 1
     const about = { sequence, previous: this.#last.digest, bootId, endedAtMs: clock.nowMs(), endedMonotonicMs: Math.round(clock.monotonicMs()) }
-    // Who signs is part of what is signed.
-    const { deviceId } = sign(new Uint8Array())
-    const body = Buffer.from(JSON.stringify(bodyOf(record, kind, { ...about, deviceId })))
-    const { signature, chainPem } = sign(receiptSignedBytes(body))
+    let body = Buffer.alloc(0)
+    const { signature, chainPem } = sign((deviceId) => {
+      body = Buffer.from(JSON.stringify(bodyOf(record, kind, { ...about, deviceId })))
+      return receiptSignedBytes(body)
+    })
     const name = `r-${String(sequence).padStart(10, '0')}-${record.id}`
     await files.writeJson(join(directory, name), { body: body.toString('utf8'), signature: Buffer.from(signature).toString('base64'), chainPem })
     const digest = digestOf(body)

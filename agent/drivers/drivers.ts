@@ -42,7 +42,7 @@ export interface Drivers {
   /** Stores what enrolment returned and puts it into service. @throws CERTIFICATE_INVALID, STORE_FULL */
   adoptIdentity(identity: Identity): Promise<void>
   /** Signs as this device; the key stays in the keystore. @throws STATE_REFUSED it has no identity yet */
-  sign(bytes: Uint8Array): { deviceId: string; signature: Uint8Array; chainPem: string }
+  sign(bytesFor: (deviceId: string) => Uint8Array): { signature: Uint8Array; chainPem: string }
   /** Removes what the drivers keep for a service that is removed. What it set in BIRD stays: traffic must not end with it. */
   forget(service: string): Promise<void>
   /** Ends every watch. BIRD keeps running for the next agent, unless `stopBird`. */
@@ -75,7 +75,7 @@ export function createDrivers(options: DriversOptions): Drivers {
       return await run(service, input)
     },
     adoptIdentity: async (identity) => await keystore.adopt(identity),
-    sign: (bytes) => keystore.sign(bytes),
+    sign: (bytesFor) => keystore.sign(bytesFor),
     forget: async (service) => {
       await state.forget(service)
       await keystore.forget(service)

@@ -92,12 +92,13 @@ export class KeystoreDriver {
 
   /**
    * Signs with the key of the confirmed identity: ECDSA P-256 over SHA-256, IEEE P1363 (64 bytes).
+   * @param bytesFor what is signed may name who signs
    * @throws STATE_REFUSED the device has not enrolled
    */
-  sign(bytes: Uint8Array): { deviceId: string; signature: Uint8Array; chainPem: string } {
+  sign(bytesFor: (deviceId: string) => Uint8Array): { signature: Uint8Array; chainPem: string } {
     const { deviceId, keyPem, chainPem } = this.#identity()
     if (this.#signing?.keyPem !== keyPem) this.#signing = { keyPem, key: createPrivateKey(keyPem) }
-    return { deviceId, signature: sign('sha256', bytes, { key: this.#signing.key, dsaEncoding: 'ieee-p1363' }), chainPem }
+    return { signature: sign('sha256', bytesFor(deviceId), { key: this.#signing.key, dsaEncoding: 'ieee-p1363' }), chainPem }
   }
 
   async #makeRequest(): Promise<{ requestId: string; csrPem: string }> {

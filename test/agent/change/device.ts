@@ -57,9 +57,9 @@ export async function boot(disk: FakeFileSystem, over: { clock?: FakeClock; supe
   const bundles = new BundleStore(files, '/state', keys)
   const floors = new FloorStore(files, '/state', keys)
   await floors.load()
-  const signAs = (bytes: Uint8Array) => {
+  const signAs = (bytesFor: (deviceId: string) => Uint8Array) => {
     if (over.enrolled === false) throw new OffboxError('STATE_REFUSED', 'no identity yet')
-    return { deviceId: 'sw1', signature: sign('sha256', bytes, { key: deviceKey, dsaEncoding: 'ieee-p1363' }), chainPem: 'none' }
+    return { signature: sign('sha256', bytesFor('sw1'), { key: deviceKey, dsaEncoding: 'ieee-p1363' }), chainPem: 'none' }
   }
   const receipts = new Receipts({ files, directory: '/state/receipts', clock, bootId: 'boot', sign: signAs, log })
   await receipts.load()

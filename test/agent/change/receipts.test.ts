@@ -16,9 +16,8 @@ const nowMs = new FakeClock().nowMs()
 const ca = await makeCa('lab', { nowMs, validMs: 10 * dayMs })
 const own = await makeIdentity(ca, { fleet: 'lab', role: 'device', id: 'sw1', nowMs, validMs: dayMs })
 const trust = { fleet: 'lab', caPem: ca.certificatePem, deviceId: 'sw1' }
-const sign = (bytes: Uint8Array) => ({
-  deviceId: 'sw1',
-  signature: nodeSign('sha256', bytes, { key: own.keyPem, dsaEncoding: 'ieee-p1363' }),
+const sign = (bytesFor: (deviceId: string) => Uint8Array) => ({
+  signature: nodeSign('sha256', bytesFor('sw1'), { key: own.keyPem, dsaEncoding: 'ieee-p1363' }),
   chainPem: own.certificatePem,
 })
 
