@@ -85,7 +85,7 @@ export function fleetRoutes(parts: ApiParts): Route[] {
       const failures = Object.fromEntries(Object.entries(before.failures).filter(([service]) => !wanted.has(service)))
       return { desired, dismissed, failures }
     })
-    reconciler.poke(deviceId)
+    reconciler.ask(deviceId)
     return deviceMessage(record)
   }
 }

@@ -57,6 +57,8 @@ interface Device {
   seen: readonly ObservedService[]
   /** By service: when the device went back from a version by itself, as far as that is on record. */
   readonly leftAtMs: Map<string, number>
+  /** Its desired state was stated anew since the last look: what the device shows until then was known to whoever did. */
+  asked: boolean
 }
 
 export class Reconciler {
@@ -82,6 +84,12 @@ export class Reconciler {
     else this.#begin(deviceId, device)
   }
 
+  /** Looks at a device whose desired state somebody has stated anew: what it went back from until now is asked for, and no news. */
+  ask(deviceId: string): void {
+    this.#device(deviceId).asked = true
+    this.poke(deviceId)
+  }
+
   /** What the last look showed; empty before it. */
   seen(deviceId: string): readonly ObservedService[] {
     return this.#devices.get(deviceId)?.seen ?? []
@@ -97,7 +105,8 @@ export class Reconciler {
   #device(deviceId: string): Device {
     const known = this.#devices.get(deviceId)
     if (known) return known
-    const device: Device = { running: false, again: false, failures: 0, waiting: false, disarm: () => {}, routing: null, seen: [], leftAtMs: new Map() }
+    const idle = { running: false, again: false, failures: 0, waiting: false, asked: false }
+    const device: Device = { ...idle, disarm: () => {}, routing: null, seen: [], leftAtMs: new Map() }
     this.#devices.set(deviceId, device)
     return device
   }
@@ -212,16 +221,23 @@ export class Reconciler {
   /** A version that the device went back from by itself has failed there; true when that is news. Who desires it anew asks for it. */
   async #noteLeft({ deviceId, desired }: DeviceRecord, device: Device): Promise<boolean> {
     const rollouts = this.#parts.inRollout(deviceId)
-    const news = device.seen.flatMap(({ service, left }) => {
-      const wanted = desired.services.some((one) => one.service === service && one.version === left?.version)
-      return left && wanted && !rollouts.has(service) && device.leftAtMs.get(service) !== left.atMs ? [{ service, left }] : []
-    })
-    for (const { service, left } of news) {
-      this.#parts.log.warn({ deviceId, service, ...left }, 'device went back from a version')
-      await this.#parts.inventory.update(deviceId, ({ failures }) => ({ failures: { ...failures, [service]: left } }))
+    const { asked } = device
+    device.asked = false
+    let news = false
+    for (const { service, left } of device.seen) {
+      if (!left || device.leftAtMs.get(service) === left.atMs) continue
+      const wanted = desired.services.some((one) => one.service === service && one.version === left.version)
+      if (wanted && !asked) {
+        // Judged when the rollout has ended: until then it is the rollout's.
+        if (rollouts.has(service)) continue
+        this.#parts.log.warn({ deviceId, service, ...left }, 'device went back from a version')
+        await this.#parts.inventory.update(deviceId, ({ failures }) => ({ failures: { ...failures, [service]: left } }))
+        news = true
+      }
+      // Also of a version that nobody wants now: wanted later, it is no news any more.
       device.leftAtMs.set(service, left.atMs)
     }
-    return news.length > 0
+    return news
   }
 
   /** Answers what the device refused because of what other services require or provide; it has touched nothing. */

@@ -211,13 +211,50 @@ t.test('a version that a device went back from by itself is not tried again ther
     await fleet.desire('sw1', { telemetry: '1.0.0' })
     const runs = async () => device.services.get('telemetry')
     await until('it runs', runs, (one) => one?.change === null)
-    // As after an upgrade that was confirmed, crashed too often later, and gave way to the last good version.
-    Object.assign(device.services.get('telemetry') ?? {}, { failed: [{ version: '1.1.0', atMs: 5 }] })
     await fleet.desire('sw1', { telemetry: '1.1.0' })
+    await until('it runs the new one', runs, (one) => one?.version === '1.1.0' && one.change === null)
+    await fleet.phase('sw1', 'in-sync')
+    const before = device.orders.length
+    // As after an upgrade that was confirmed, crashed too often later, and gave way to the last good version.
+    device.services.set('telemetry', { version: '1.0.0', previous: '', health: 1, reason: '', change: null, failed: [{ version: '1.1.0', atMs: 5 }] })
+    // Looked at as it is after a restart or every so often: nobody has asked for anything.
+    await fleet.restart()
     const stuck = await fleet.phase('sw1', 'failed')
     t.match(stuck.reason, /telemetry 1\.1\.0 failed on this device and is not tried again unasked.*crashed/)
-    t.notOk(device.orders.some((order) => order.startsWith('Upgrade')))
+    t.equal(device.orders.length, before)
     await fleet.desire('sw1', { telemetry: '1.1.0' })
     await until('it was asked for', runs, (one) => one?.version === '1.1.0')
   })
 })
+
+for (const looked of [true, false]) {
+  t.test(`a version that failed in a rollout is ordered when somebody desires it, ${looked ? 'seen before' : 'seen only then'}`, async (t) => {
+    await withFleet(async (fleet) => {
+      await fleet.push('telemetry', '1.0.0')
+      await fleet.push('telemetry', '1.1.0')
+      const device = await fleet.device('sw1')
+      await fleet.desire('sw1', { telemetry: '1.0.0' })
+      const runs = async () => device.services.get('telemetry')
+      await until('it runs', runs, (one) => one?.change === null)
+      await fleet.phase('sw1', 'in-sync')
+      device.behaviours.set('telemetry@1.1.0', { kind: 'throwsAtStart' })
+      await fleet.rollout({ version: '1.1.0' })
+      t.equal((await fleet.ended('')).state, 'stopped')
+      device.behaviours.clear()
+      // As a real device keeps it in the service's history.
+      Object.assign(device.services.get('telemetry') ?? {}, { failed: [{ version: '1.1.0', atMs: 5 }] })
+      if (looked) {
+        await fleet.restart()
+        await fleet.phase('sw1', 'in-sync')
+      }
+      const before = device.orders.length
+      await fleet.desire('sw1', { telemetry: '1.1.0' })
+      await until(
+        'it is settled',
+        async () => await fleet.get('sw1'),
+        (seen) => seen.phase === 'failed' || device.orders.length > before,
+      )
+      t.match(device.orders[before], /^Upgrade telemetry 1\.1\.0 \(desired state of sw1\)/)
+    })
+  })
+}
