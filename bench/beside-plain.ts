@@ -31,7 +31,9 @@ export async function besidePlain(): Promise<BesidePlain> {
   }
   try {
     plain.stdin.end(JSON.stringify({ caPem: agent.lab.ca.certificatePem, ...identity }))
-    const [line] = await once(plain.stdout, 'data')
+    const died = once(plain, 'exit').then(([code]) => Promise.reject(new Error(`the plain server ended with code ${code}`)))
+    died.catch(() => {})
+    const [line] = await Promise.race([once(plain.stdout, 'data'), died])
     const code = Buffer.from(await payloadOf('bench/meter/service.ts')).toString()
     await agent.install(meter as ManifestParts, code)
     const own = await agent.lab.identity('operator', 'bench')

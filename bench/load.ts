@@ -46,7 +46,7 @@ export class Load {
     this.#session.destroy()
   }
 
-  /** Bytes of the answer, frames included. @throws Error when the call does not end with status 0 */
+  /** @param onBytes is told of each piece of the answer, frames included. @throws Error when the call does not end with status 0 */
   async call(path: string, request: Buffer, onBytes: (count: number) => void = () => {}): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       const stream = this.#session.request({

@@ -87,7 +87,7 @@ try {
   }
   // Until what is hot is compiled.
   for (let turn = 0; turn < 5; turn++) await swap()
-  heldMs.length = heldCalls.length = 0
+  for (const samples of [heldMs, heldCalls, ...Object.values(phases)]) samples.length = 0
 
   const windows: { readonly swap: Window; readonly bare: Window }[] = []
   for (let pair = 0; pair < pairs; pair++) {
@@ -120,9 +120,9 @@ try {
     'p99 in windows of a swap': { samples: p99('swap'), unit: 'ms' },
     'p99 in windows of a worker': { samples: p99('bare'), unit: 'ms' },
   }
-  const { failed, duplicated, reordered, answered, updates } = seen
+  const { sent, failed, duplicated, reordered, answered, updates } = seen
   report('swap', rows, {
-    ...{ swaps: heldMs.length, answered, updates, ratePerSecond: rate, failed, duplicated, reordered, lostUpdates: seen.lostUpdates + seen.lostNumbers },
+    ...{ swaps: heldMs.length, sent, answered, updates, ratePerSecond: rate, failed, duplicated, reordered, lostUpdates: seen.lostUpdates + seen.lostNumbers },
     flipP99Ms: quantile(heldMs, 0.99),
     latencyRatio: median(p99('swap')) / median(p99('bare')),
     longestSilenceMs: quantile(silences, 1),

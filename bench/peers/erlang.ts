@@ -24,8 +24,17 @@ export async function erlang(directory: string, port: number, connections: numbe
   const machine = spawn(ERL, words, { env, stdio: ['pipe', 'pipe', 'inherit'] })
   const gone = once(machine, 'exit')
   const lines = createInterface({ input: machine.stdout })
-  await listening(port)
-  const caller = await LineCaller.open(port, connections)
+  const stop = async () => {
+    machine.stdin.end()
+    machine.kill('SIGKILL')
+    await gone
+  }
+  const caller = await listening(port)
+    .then(async () => await LineCaller.open(port, connections))
+    .catch(async (error) => {
+      await stop()
+      throw error
+    })
   let changes = 0
   return {
     name: 'Erlang code_change',
@@ -38,9 +47,7 @@ export async function erlang(directory: string, port: number, connections: numbe
     },
     close: async () => {
       caller.close()
-      machine.stdin.end()
-      machine.kill('SIGKILL')
-      await gone
+      await stop()
     },
   }
 }

@@ -3,6 +3,8 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { createInterface, type Interface } from 'node:readline'
 
+const TIMEOUT_MS = 10_000
+
 interface Line {
   readonly socket: Socket
   readonly lines: Interface
@@ -22,6 +24,8 @@ export class LineCaller {
     const open = async (): Promise<Line> => {
       const socket = connect({ port, host: '127.0.0.1', noDelay: true })
       await once(socket, 'connect')
+      // What it means for a call is told by its close.
+      socket.on('error', () => {})
       return { socket, lines: createInterface({ input: socket }) }
     }
     return new LineCaller(await Promise.all(Array.from({ length: connections }, open)))
@@ -31,9 +35,13 @@ export class LineCaller {
     const line = this.#free.pop() ?? (await new Promise<Line>((resolve) => this.#waiting.push(resolve)))
     try {
       await new Promise<void>((resolve, reject) => {
+        // A close is told once: one that has closed before says so here.
         const closed = () => reject(new Error('the connection was closed'))
+        if (line.socket.destroyed) return closed()
+        const late = setTimeout(() => line.socket.destroy(), TIMEOUT_MS)
         line.socket.once('close', closed)
         line.lines.once('line', () => {
+          clearTimeout(late)
           line.socket.off('close', closed)
           resolve()
         })

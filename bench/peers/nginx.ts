@@ -36,7 +36,15 @@ http {
     )
   await configure()
   const server = spawn(NGINX, ['-p', directory, '-c', file], { stdio: 'ignore' })
-  await listening(port)
+  const gone = once(server, 'exit')
+  const stop = async () => {
+    server.kill('SIGTERM')
+    await gone
+  }
+  await listening(port).catch(async (error) => {
+    await stop()
+    throw error
+  })
   const caller = new HttpCaller(port, connections)
   return {
     name: 'nginx -s reload',
@@ -48,8 +56,7 @@ http {
     },
     close: async () => {
       caller.close()
-      server.kill('SIGTERM')
-      await once(server, 'exit')
+      await stop()
     },
   }
 }

@@ -1,7 +1,6 @@
 /** pm2 in cluster mode: one new process after another takes the place of an old one, which finishes what it has. */
 import { existsSync } from 'node:fs'
 import { copyFile, mkdir, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { messageOf } from '../../core/errors.ts'
 import { HttpCaller } from './http.ts'
@@ -41,7 +40,8 @@ export async function pm2(directory: string, port: number, connections: number):
 
 /** @throws Missing */
 async function install(): Promise<string> {
-  const home = join(tmpdir(), `offbox-bench-pm2-${VERSION}`)
+  // Not in a directory that anybody else can make first.
+  const home = join(import.meta.dirname, `../../node_modules/.cache/offbox-bench-pm2-${VERSION}`)
   const command = join(home, 'node_modules/pm2/bin/pm2')
   if (existsSync(command)) return command
   process.stderr.write(`installing pm2 ${VERSION} into ${home}\n`)

@@ -9,6 +9,8 @@ import { frame } from '../load.ts'
 
 const KEYS = 16
 const TICK_MS = 1
+/** For answers that are still to come when the load ends. */
+const LAST_ANSWER_MS = 30_000
 
 interface Options {
   readonly port: number
@@ -48,7 +50,8 @@ async function open(): Promise<ClientHttp2Session> {
   const { port, caPem, keyPem, certificatePem, serverName } = options
   const session = connect(`https://127.0.0.1:${port}`, { ca: caPem, key: keyPem, cert: certificatePem, servername: serverName })
   await once(session, 'connect')
-  session.on('error', (error) => failures.push(`a connection ended: ${error.message}`))
+  session.on('error', (error) => failures.push(`a connection failed: ${error.message}`))
+  session.on('close', () => failures.push('a connection was closed'))
   session.setLocalWindowSize(16 * 1024 * 1024)
   return session
 }
@@ -107,8 +110,14 @@ function call(session: ClientHttp2Session, dueMs: number): void {
   })
 }
 
-/** Opens a stream of updates; the result ends it. */
-function follow(session: ClientHttp2Session): () => void {
+interface Followed {
+  /** The newest update that came; 0: none yet. */
+  newest(): number
+  end(): void
+}
+
+/** Opens a stream of updates. */
+function follow(session: ClientHttp2Session): Followed {
   const { stream, ended } = request(session, '/bench.Ledger/Updates', new Uint8Array())
   let last = 0
   let rest: Buffer = Buffer.alloc(0)
@@ -132,15 +141,23 @@ function follow(session: ClientHttp2Session): () => void {
   stream.on('close', () => {
     if (!closing) failures.push(`a stream ended: ${ended()}`)
   })
-  return () => {
-    closing = true
-    stream.close()
+  return {
+    newest: () => last,
+    end: () => {
+      closing = true
+      stream.close()
+    },
   }
+}
+
+/** Until it holds, but no longer than calls are waited for. */
+async function waitFor(holds: () => boolean): Promise<void> {
+  for (const deadlineMs = now() + LAST_ANSWER_MS; !holds() && now() < deadlineMs; ) await new Promise((resolve) => setTimeout(resolve, 10))
 }
 
 const sessions = await Promise.all([open(), open()])
 const [unary, streaming] = sessions as [ClientHttp2Session, ClientHttp2Session]
-const ends = Array.from({ length: options.streams }, () => follow(streaming))
+const streams = Array.from({ length: options.streams }, () => follow(streaming))
 const startMs = now()
 const timer = setInterval(() => {
   const due = Math.floor(((now() - startMs) * options.ratePerSecond) / 1_000)
@@ -149,8 +166,14 @@ const timer = setInterval(() => {
 process.stdout.write('running\n')
 await lines.next()
 clearInterval(timer)
-for (const deadlineMs = now() + 30_000; underWay > 0 && now() < deadlineMs; ) await new Promise((resolve) => setTimeout(resolve, 10))
-for (const end of ends) end()
+await waitFor(() => underWay === 0)
+if (underWay > 0) failures.push(...Array.from({ length: underWay }, () => 'no answer at all'))
+// A stream that fell silent has no gap to show for it: all must get to where the furthest is now.
+const newest = Math.max(0, ...streams.map((one) => one.newest()))
+await waitFor(() => streams.every((one) => one.newest() >= newest))
+for (const one of streams) lostUpdates += Math.max(0, newest - one.newest())
+const failed = [...failures]
+for (const one of streams) one.end()
 for (const ofKey of counts) {
   const answeredOf = ofKey.filter((count) => count > 0)
   for (const [at, count] of answeredOf.entries()) if (count < (answeredOf[at - 1] ?? 0)) reordered++
@@ -161,8 +184,8 @@ const result: ClientResult = {
   ...{
     sent,
     answered,
-    failed: failures.length,
-    failures: failures.slice(0, 10),
+    failed: failed.length,
+    failures: failed.slice(0, 10),
     duplicated,
     reordered,
     lostNumbers: most - numbers.size,
