@@ -13,10 +13,13 @@ const DEPTH_MAX = 3
 
 /** Resolves with the way to let go, safe to call twice. @throws HOME_IN_USE */
 export async function takeLock(stateDir: string): Promise<() => Promise<void>> {
-  return await take(join(stateDir, 'lock'), stateDir, 0)
+  const taken = await take(join(stateDir, 'lock'), 0)
+  if (typeof taken === 'function') return taken
+  throw new OffboxError('HOME_IN_USE', `another agent (process ${taken}) uses ${stateDir}`)
 }
 
-async function take(path: string, stateDir: string, depth: number): Promise<() => Promise<void>> {
+/** Answers the way to let go, or the pid of the living owner, who alone is worth waiting for. */
+async function take(path: string, depth: number): Promise<(() => Promise<void>) | number> {
   // Told from another lock of this very process, too.
   const name = `${await nameOf(process.pid)} ${randomBytes(4).toString('hex')}`
   const own = `${path}.${name.split(' ').at(-1)}-${process.pid}`
@@ -31,9 +34,10 @@ async function take(path: string, stateDir: string, depth: number): Promise<() =
         if ((error as { code?: unknown }).code !== 'EEXIST') throw error
       }
       const owner = await ownerOf(path)
-      if (owner !== undefined) throw new OffboxError('HOME_IN_USE', `another agent (process ${owner}) uses ${stateDir}`)
+      if (owner === 'gone') continue
+      if (owner !== 'dead') return owner
       if (depth >= DEPTH_MAX) throw new OffboxError('HOME_IN_USE', `${path} is left over from a crash; remove it`)
-      await removeStale(path, stateDir, depth)
+      await removeStale(path, depth)
     }
     throw new OffboxError('HOME_IN_USE', `${path} changes hands too quickly; try again`)
   } finally {
@@ -45,18 +49,15 @@ async function take(path: string, stateDir: string, depth: number): Promise<() =
  * Removes a dead owner's lock. Only the holder of a second lock may: between reading a stale lock and removing it another starter may
  * have replaced it by its own, and that one must stay.
  */
-async function removeStale(path: string, stateDir: string, depth: number): Promise<void> {
-  let letGo: () => Promise<void>
-  try {
-    letGo = await take(`${path}.stale`, stateDir, depth + 1)
-  } catch (error) {
-    if (!(error instanceof OffboxError)) throw error
+async function removeStale(path: string, depth: number): Promise<void> {
+  const letGo = await take(`${path}.stale`, depth + 1)
+  if (typeof letGo !== 'function') {
     // Another starter is at it; what it leaves is looked at in the next attempt.
     await delay(ATTEMPT_PAUSE_MS)
     return
   }
   try {
-    if ((await ownerOf(path)) === undefined) await unlink(path).catch(ignoreAbsent)
+    if ((await ownerOf(path)) === 'dead') await unlink(path).catch(ignoreAbsent)
   } finally {
     await letGo()
   }
@@ -67,13 +68,14 @@ async function release(path: string, name: string): Promise<void> {
   if (now === name) await rm(path, { force: true })
 }
 
-/** Pid of the process that holds a lock and lives; undefined: nobody does. */
-async function ownerOf(path: string): Promise<number | undefined> {
-  const owner = (await readFile(path, 'utf8').catch(ignoreAbsent)) ?? ''
+/** Pid of the process that holds a lock and lives; gone: there is no such file. */
+async function ownerOf(path: string): Promise<number | 'dead' | 'gone'> {
+  const owner = await readFile(path, 'utf8').catch(ignoreAbsent)
+  if (owner === undefined) return 'gone'
   const pid = Number(owner.split(' ')[0])
-  if (!Number.isSafeInteger(pid) || pid <= 0) return undefined
+  if (!Number.isSafeInteger(pid) || pid <= 0) return 'dead'
   const name = await nameOf(pid)
-  return name !== '' && (owner === name || owner.startsWith(`${name} `)) ? pid : undefined
+  return name !== '' && (owner === name || owner.startsWith(`${name} `)) ? pid : 'dead'
 }
 
 /** "PID STARTTICKS BOOTID"; empty when there is no such process. proc(5), /proc/PID/stat field 22. */

@@ -25,10 +25,13 @@ const DEPTH_MAX = 3
  * @throws HOME_IN_USE naming the process that holds it
  */
 export async function lockHome(path: string, holder: string): Promise<() => Promise<void>> {
-  return await lock(path, holder, 0)
+  const taken = await lock(path, holder, 0)
+  if (typeof taken === 'function') return taken
+  throw new OffboxError('HOME_IN_USE', `${path} is held by the ${taken.holder} with process id ${taken.pid}`)
 }
 
-async function lock(path: string, holder: string, depth: number): Promise<() => Promise<void>> {
+/** Answers the way to release it, or the living owner, who alone is worth waiting for. */
+async function lock(path: string, holder: string, depth: number): Promise<(() => Promise<void>) | Owner> {
   const own: Owner = { pid: process.pid, startTicks: startTicks(process.pid) ?? '', holder }
   const text = `${JSON.stringify(own)}\n`
   // Written aside and linked into place, so that nobody ever reads a lock without its owner.
@@ -43,7 +46,8 @@ async function lock(path: string, holder: string, depth: number): Promise<() => 
         if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
       }
       const found = await readOwner(path)
-      if (found && isAlive(found)) throw inUse(path, found)
+      if (found === 'gone') continue
+      if (found && isAlive(found)) return found
       if (depth >= DEPTH_MAX) throw new OffboxError('HOME_IN_USE', `${path} is left over from a crash; remove it`)
       await removeStale(path, holder, depth)
     }
@@ -53,27 +57,20 @@ async function lock(path: string, holder: string, depth: number): Promise<() => 
   }
 }
 
-function inUse(path: string, owner: Owner): OffboxError {
-  return new OffboxError('HOME_IN_USE', `${path} is held by the ${owner.holder} with process id ${owner.pid}`)
-}
-
 /**
  * Removes a dead owner's lock. Only the holder of a second lock may: between reading a stale lock and removing it another starter may
  * have replaced it by its own, and that one must stay.
  */
 async function removeStale(path: string, holder: string, depth: number): Promise<void> {
-  let unlock: () => Promise<void>
-  try {
-    unlock = await lock(`${path}.stale`, holder, depth + 1)
-  } catch (error) {
-    if (!(error instanceof OffboxError)) throw error
+  const unlock = await lock(`${path}.stale`, holder, depth + 1)
+  if (typeof unlock !== 'function') {
     // Another starter is at it; what it leaves is looked at in the next attempt.
     await delay(ATTEMPT_PAUSE_MS)
     return
   }
   try {
     const owner = await readOwner(path)
-    if (!owner || !isAlive(owner)) await unlink(path)
+    if (owner !== 'gone' && !(owner && isAlive(owner))) await unlink(path)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
   } finally {
@@ -91,13 +88,13 @@ function release(path: string, text: string): () => Promise<void> {
   }
 }
 
-/** Null for a lock that is gone or that no version of this program wrote. */
-async function readOwner(path: string): Promise<Owner | null> {
+/** Null for a lock that no version of this program wrote. */
+async function readOwner(path: string): Promise<Owner | 'gone' | null> {
   try {
     const owner = JSON.parse(await readFile(path, 'utf8')) as Owner
     return Number.isSafeInteger(owner?.pid) ? owner : null
-  } catch {
-    return null
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'gone' : null
   }
 }
 

@@ -80,3 +80,15 @@ t.test('a crash in the middle of taking over is taken over as well', async (t) =
   await letGo()
   t.same(await readdir(stateDir), [])
 })
+
+t.test('crashes on crashes, deeper than can be taken over, are told at once and by name', async (t) => {
+  const stateDir = await directory(t)
+  const names = ['lock', 'lock.stale', 'lock.stale.stale', 'lock.stale.stale.stale']
+  for (const name of names) await writeFile(join(stateDir, name), '999999 1 boot')
+  await t.rejects(takeLock(stateDir), { code: 'HOME_IN_USE', message: /lock\.stale\.stale\.stale is left over from a crash; remove it/ })
+  t.same((await readdir(stateDir)).toSorted(), names, 'nothing is added, nothing is taken')
+  await rm(join(stateDir, names.at(-1) as string))
+  const letGo = await takeLock(stateDir)
+  await letGo()
+  t.same(await readdir(stateDir), [], 'and then it goes on')
+})

@@ -95,6 +95,18 @@ t.test('the lock of a process that died is taken over, also when its pid lives o
   await (await lockHome(path, 'controller'))()
 })
 
+t.test('crashes on crashes, deeper than can be taken over, are told at once and by name', async (t) => {
+  const directory = t.testdir()
+  const names = ['lock', 'lock.stale', 'lock.stale.stale', 'lock.stale.stale.stale']
+  for (const name of names) await writeFile(join(directory, name), JSON.stringify({ pid: 4_000_000, startTicks: '1', holder: 'controller' }))
+  const take = async () => await lockHome(join(directory, 'lock'), 'controller')
+  await t.rejects(take(), { code: 'HOME_IN_USE', message: /lock\.stale\.stale\.stale is left over from a crash; remove it/ })
+  t.same((await readdir(directory)).toSorted(), names, 'nothing is added, nothing is taken')
+  await unlink(join(directory, names.at(-1) as string))
+  await (await take())()
+  t.same(await readdir(directory), [], 'and then it goes on')
+})
+
 t.test('of many starters at once, exactly one gets a stale lock', async (t) => {
   const path = join(t.testdir(), 'lock')
   const stale = JSON.stringify({ pid: 4_000_000, startTicks: '1', holder: 'controller' })
