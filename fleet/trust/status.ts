@@ -70,8 +70,11 @@ export function isDue({ role, version, expiresInHours }: RoleStatus): boolean {
 function warningsOf(status: RoleStatus): string[] {
   const { role, version, expires, expiresInHours, threshold, keys } = status
   const renew = role === 'timestamp' || role === 'snapshot' ? 'offbox trust refresh' : `offbox trust refresh --role ${role}`
-  if (version === 0) return [`${role} has signed nothing yet; its service cannot be installed`]
-  const expired = expiresInHours < 0 ? [`${role} expired at ${expires}: devices refuse everything new until it is signed again (${renew})`] : []
+  if (version === 0) return [`${role} has signed nothing yet: none of its bundles is published`]
+  const expired =
+    expiresInHours < 0
+      ? [`${role} expired at ${expires}: whoever verifies this metadata refuses it until it is signed again (${renew}); devices do not ask for it yet`]
+      : []
   const soon = expiresInHours >= 0 && isDue(status) ? [`${role} expires in ${inWords(expiresInHours)}, at ${expires} (${renew})`] : []
   // Lost: more key files gone than the role can do without cannot be seen from here, since they may be elsewhere on purpose.
   const alone =

@@ -31,7 +31,10 @@ export function witnessCommands(root: Command): void {
         const directory = resolve(options.dir)
         const { keyId, publicKey } = await initWitness(home, directory, new Uint8Array(bytes), await passphrases(options))
         const facts = { directory, keyId, publicKey: Buffer.from(publicKey).toString('hex') }
-        print.result(facts, `witness in ${directory}; its public key, for the image: ${facts.publicKey}`)
+        print.result(
+          facts,
+          `witness in ${directory}; its public key: ${facts.publicKey}\nDevices do not ask a witness yet, and no image pins this key: floors and the pinned bundle keys are what binds them.`,
+        )
       }),
     )
   own(witness, 'serve', 'answer the questions of devices, until Ctrl-C', ['offbox witness serve --dir /srv/witness --address 10.77.0.1'])

@@ -8,6 +8,7 @@ import { makePush } from '../../../fleet/trust/make-push.ts'
 import { fromText } from '../../../fleet/trust/passphrase.ts'
 import { publish } from '../../../fleet/trust/publish.ts'
 import { sha256 } from '../../../fleet/trust/repository.ts'
+import { statusOf } from '../../../fleet/trust/status.ts'
 import { delegate, initTrust, keysOf, refresh, revoke, rotate, type TrustContext } from '../../../fleet/trust/trust.ts'
 import { costLog2, firstRoot, ownDirectory, PASSPHRASE, rootVersionOf, type TestTrust, testTrust, TufClient } from './fixtures.ts'
 
@@ -254,6 +255,14 @@ t.test("a service's key cannot sign for another service", async (t) => {
   await changeRoles(trust.context(), async () => new Map([['service-routing', { targets: { 'services/telemetry/9.0.0.offbox': target as never } }]]))
   t.equal(await client.update(await trust.read(), 'telemetry', '9.0.0'), null)
   t.ok(await client.update(await trust.read(), 'telemetry', '1.0.0'))
+})
+
+t.test('what has expired is warned of with what that means today, and what is about to with the time left', async (t) => {
+  const repository = await template.read()
+  const warnings = (days: number) => statusOf(repository, [], Date.now() + days * DAY_MS).warnings.filter((text) => text.startsWith('timestamp'))
+  t.same(warnings(0), [])
+  t.match(warnings(6), [/^timestamp expires in \d+ hours, at .* \(offbox trust refresh\)$/])
+  t.match(warnings(8), [/^timestamp expired at .*: whoever verifies .* refuses it until it is signed again .*; devices do not ask for it yet$/])
 })
 
 t.test('what has expired is refused, and refreshed it is taken again', async (t) => {
