@@ -24,6 +24,32 @@ export interface CheckedReceipts {
   readonly gaps: readonly string[]
 }
 
+/** As many as a device keeps (agent/limits.ts, receiptsMax). */
+export const receiptsKeptMax = 256
+
+/**
+ * All that a device keeps, page by page. Nothing is checked yet but that there is an end to it.
+ * @param page the newest before a number, or of all for 0; oldest first
+ * @throws CERTIFICATE_INVALID numbers that do not fall from page to page, or more receipts than a device keeps
+ */
+export async function collectReceipts(page: (before: number) => Promise<readonly SignedReceipt[]>): Promise<SignedReceipt[]> {
+  const found: SignedReceipt[] = []
+  for (let before = 0; ; ) {
+    const receipts = await page(before)
+    if (receipts.length === 0) return found
+    for (const one of receipts.toReversed()) {
+      const { sequence } = readReceipt(one.body)
+      if (!Number.isSafeInteger(sequence) || sequence < 1 || (before > 0 && sequence >= before)) {
+        throw new OffboxError('CERTIFICATE_INVALID', `these receipts prove nothing: number ${sequence} was sent where one below ${before} was asked for`)
+      }
+      if (found.length === receiptsKeptMax) throw new OffboxError('CERTIFICATE_INVALID', `these receipts prove nothing: more than ${receiptsKeptMax} were sent`)
+      found.unshift(one)
+      before = sequence
+    }
+    if (before === 1) return found
+  }
+}
+
 /**
  * @param signed in any order; all of a stretch of the chain, or the gaps say that it is not
  * @throws CERTIFICATE_INVALID the first that proves nothing, and why

@@ -1,9 +1,8 @@
 /** offbox bundle … */
-import { readFile, stat, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { parseAnchors } from '../../../core/anchors.ts'
-import { bundleBytesMax } from '../../../core/bundle-format.ts'
 import { messageOf, OffboxError } from '../../../core/errors.ts'
 import { readFloors } from '../../../core/floors.ts'
 import { type BundleInfo, FleetMethods } from '../../../proto/gen/fleet.ts'
@@ -16,6 +15,7 @@ import type { RpcClient } from '../../rpc/client.ts'
 import { readGeneration } from '../../trust/generations.ts'
 import { openRepository } from '../../trust/repository.ts'
 import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
+import { readBundleFile, replaceFile } from '../files.ts'
 import { table } from '../output.ts'
 
 const CHUNK_BYTES = 128 * 1024
@@ -57,7 +57,7 @@ export function bundleCommands(root: Command): void {
   leaf(group, 'sign <file>', "add the home's signature to a bundle, in place", ['offbox bundle sign telemetry-1.1.0.offbox']).action(
     action<CommonOptions, [string]>(async ({ home, print }, _options, path) => {
       const key = await readSigningKey(home)
-      await write(path, signBundle(await read(path), key))
+      await replaceFile(path, signBundle(await readBundleFile(path), key))
       print.result({ file: resolve(path), keyId: key.keyId }, `${path} signed by ${key.keyId.slice(0, 16)}`)
     }),
   )
@@ -70,14 +70,14 @@ export function bundleCommands(root: Command): void {
     .option('--anchors <file>', "judge by these anchors (default: the home's, with its floors and its trust repository)")
     .action(
       action<CommonOptions & { anchors?: string }, [string]>(async ({ home, print }, { anchors }, path) => {
-        const inspection = await inspect(home, await read(path), anchors)
+        const inspection = await inspect(home, await readBundleFile(path), anchors)
         print.result(inspection, () => inspectionText(inspection))
       }),
     )
 
   remoteLeaf(group, 'push <file>', "put a signed bundle into the controller's registry", ['offbox bundle push telemetry-1.1.0.offbox']).action(
     action<CommonOptions, [string]>(async ({ print, controller }, _options, path) => {
-      const file = await read(path)
+      const file = await readBundleFile(path)
       const info = await controller(async (client) => await push(client, file))
       print.result(info, `${info.service} ${info.version} is in the registry, sha256 ${info.sha256.slice(0, 16)}`)
     }),
@@ -114,7 +114,7 @@ async function push(client: RpcClient, file: Uint8Array): Promise<BundleInfo> {
 
 /** The verdict is that of a device with this home's anchors (or those of a file), its floors and its trust repository. */
 async function inspect(home: Home, file: Uint8Array, anchorsFile: string | undefined): Promise<Inspection> {
-  const anchors = anchorsFile === undefined ? await readAnchors(home) : parseAnchors(new TextDecoder().decode(await read(anchorsFile)))
+  const anchors = anchorsFile === undefined ? await readAnchors(home) : parseAnchors(new TextDecoder().decode(await readBundleFile(anchorsFile)))
   const trusted = anchors.bundleKeys
   // Floors and repository belong to the home's own fleet.
   if (anchorsFile !== undefined) return inspectBundle(file, { trusted })
@@ -132,17 +132,6 @@ function inspectionText({ verdict, build, sbom: _sbom, provenance: _provenance, 
   return Object.entries({ verdict: answer, ...facts, ...origin })
     .map(([name, value]) => `${name.padEnd(14)} ${value === null ? 'nobody' : typeof value === 'object' ? JSON.stringify(value) : value}`)
     .join('\n')
-}
-
-async function read(path: string): Promise<Uint8Array> {
-  try {
-    const { size } = await stat(path)
-    if (size > bundleBytesMax) throw new OffboxError('BUNDLE_MALFORMED', `${path} has ${size} bytes, more than ${bundleBytesMax}`)
-    return new Uint8Array(await readFile(path))
-  } catch (error) {
-    if (error instanceof OffboxError) throw error
-    throw new OffboxError('ARGUMENT_INVALID', `${path} cannot be read: ${messageOf(error)}`, { cause: error })
-  }
 }
 
 async function write(path: string, data: Uint8Array): Promise<void> {

@@ -1,13 +1,12 @@
 /** offbox service receipts … */
-import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { messageOf, OffboxError } from '../../../core/errors.ts'
-import { readReceipt } from '../../../core/receipt.ts'
 import { FleetMethods } from '../../../proto/gen/fleet.ts'
-import { type CheckedReceipts, checkReceipts, type SignedReceipt } from '../../device/receipts.ts'
+import { type CheckedReceipts, checkReceipts, collectReceipts, type SignedReceipt } from '../../device/receipts.ts'
 import { readAnchors } from '../../home/home.ts'
 import type { RpcClient } from '../../rpc/client.ts'
 import { action, type CommonOptions, remoteLeaf } from '../context.ts'
+import { readInput } from '../files.ts'
 import { printable, table, time } from '../output.ts'
 
 interface ReceiptsOptions extends CommonOptions {
@@ -48,16 +47,11 @@ export function receiptsCommand(group: Command): void {
     )
 }
 
-/** All that the device keeps, page by page. */
+/** All that the device keeps. */
 async function fetchAll(client: RpcClient, deviceId: string, service: string, changeId: string): Promise<SignedReceipt[]> {
-  const found: SignedReceipt[] = []
-  for (let before = 0; ; ) {
-    const { receipts } = await client.unary(FleetMethods.ListDeviceReceipts, { deviceId, receipts: { service, changeId, before } })
-    found.unshift(...receipts)
-    const oldest = receipts[0] ? readReceipt(receipts[0].body).sequence : 0
-    if (oldest <= 1 || changeId !== '' || oldest === before) return found
-    before = oldest
-  }
+  const page = async (before: number) => (await client.unary(FleetMethods.ListDeviceReceipts, { deviceId, receipts: { service, changeId, before } })).receipts
+  // A change has one: asked for by its name, there are no more pages.
+  return changeId === '' ? await collectReceipts(page) : [...(await page(0))]
 }
 
 function shown({ body, signature, chainPem }: SignedReceipt): Shown['signed'][number] {
@@ -66,8 +60,7 @@ function shown({ body, signature, chainPem }: SignedReceipt): Shown['signed'][nu
 
 async function readShown(file: string): Promise<{ deviceId: string; signed: SignedReceipt[] }> {
   try {
-    const text = await readFile(file, 'utf8')
-    if (text.length > fileBytesMax) throw new Error(`more than ${fileBytesMax} bytes`)
+    const text = new TextDecoder().decode(await readInput(file, fileBytesMax))
     const { deviceId, signed } = JSON.parse(text.trim().split('\n').at(-1) ?? '') as Shown
     return {
       deviceId,

@@ -1,14 +1,14 @@
 /** offbox trust … */
 import { existsSync } from 'node:fs'
-import { readFile, writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
-import { messageOf, OffboxError } from '../../../core/errors.ts'
+import { OffboxError } from '../../../core/errors.ts'
 import { readAnchors } from '../../home/home.ts'
 import type { Repository } from '../../trust/repository.ts'
 import type { RoleStatus, TrustStatus } from '../../trust/status.ts'
 import type { TrustContext } from '../../trust/trust.ts'
 import { action, type CommonOptions, type Context, leaf } from '../context.ts'
+import { readBundleFile, replaceFile } from '../files.ts'
 import { table } from '../output.ts'
 
 interface KeyOptions extends CommonOptions {
@@ -118,10 +118,10 @@ function publishCommand(group: Command): void {
     .action(
       action<KeyOptions & { sign?: boolean }, [string[]]>(async (context, options, paths) => {
         const [{ publish }, { bundleKeys }] = await Promise.all([import('../../trust/publish.ts'), readAnchors(context.home)])
-        const files = await Promise.all(paths.map(async (path) => new Uint8Array(await readInput(path))))
+        const files = await Promise.all(paths.map(readBundleFile))
         const sign = options.sign === true
         const published = await publish(await trustContext(context, options), files, { anchors: bundleKeys, sign })
-        if (sign) for (const [index, one] of published.entries()) await writeFile(paths[index] as string, one.file)
+        if (sign) for (const [index, one] of published.entries()) await replaceFile(paths[index] as string, one.file)
         const facts = published.map(({ path, target }) => ({ path, length: target.length, sha256: target.hashes.sha256, ...target.custom }))
         context.print.result({ published: facts }, () => facts.map(({ path, sha256 }) => `${path} sha256 ${sha256.slice(0, 16)}`).join('\n'))
       }),
@@ -222,12 +222,4 @@ function collect(text: string, before: readonly string[] = []): readonly string[
 function publicKeyFrom(hex: string): Uint8Array {
   if (!/^[0-9a-f]{64}$/.test(hex)) throw new OffboxError('ARGUMENT_INVALID', '--public-key must be 64 lower-case hex digits')
   return new Uint8Array(Buffer.from(hex, 'hex'))
-}
-
-async function readInput(path: string): Promise<Buffer> {
-  try {
-    return await readFile(path)
-  } catch (error) {
-    throw new OffboxError('ARGUMENT_INVALID', `${path} cannot be read: ${messageOf(error)}`, { cause: error })
-  }
 }
