@@ -4,6 +4,7 @@
  * an extra puts back what JSON cannot say: `[kind, value, ...path]`. No deserializer of the runtime sees what the other side wrote.
  */
 
+import { depthOf } from './json-depth.ts'
 import type { Manifest } from './manifest.ts'
 
 export const FRAME_LIMITS = {
@@ -11,7 +12,7 @@ export const FRAME_LIMITS = {
   headerBytesMax: 8 * 1024 * 1024,
   /** Byte arrays of one frame together: the largest state that is handed over at a swap, and room for what shares its frame. */
   bytesMax: 65 * 1024 * 1024,
-  /** A sender ends a frame once it is this large; only a single message makes a larger one. */
+  /** A sender ends a frame once its payloads are this large; only a single one makes a larger frame. */
   frameBytesTarget: 256 * 1024,
   /** Deeper values are cut off by the sender and refused by the reader. */
   depthMax: 32,
@@ -28,6 +29,10 @@ export interface ProcessStart {
 /** Byte arrays from here on are written as they are, smaller ones are copied into their frame. */
 const COPIED_BYTES_MAX = 64 * 1024
 const LENGTHS_BYTES = 8
+/** The parser takes seconds for megabytes of brackets; up to here it is not worth a look. */
+const UNLOOKED_BYTES_MAX = 16 * 1024
+/** The header's own list and the list of messages are around what `depthMax` counts. */
+const HEADER_DEPTH_MAX = FRAME_LIMITS.depthMax + 2
 
 // Taken when the module is loaded: a sandbox may remove the global later.
 const NodeBuffer = Buffer
@@ -36,19 +41,14 @@ const decoder = new TextDecoder('utf-8', { fatal: true })
 type Extra = readonly [kind: 'bytes' | 'number' | 'bigint' | 'undefined', value: number | string, ...path: (string | number)[]]
 
 /**
- * What to write, in order. Byte arrays of 64 KiB and more are not copied: they must not change until they are written. Functions,
- * symbols and the insides of maps and sets do not cross.
+ * One frame with these messages; what to write, in order. Byte arrays of 64 KiB and more are not copied: they must not change until they
+ * are written. Functions, symbols and the insides of maps and sets do not cross.
  */
-export function encodeFrames(batch: readonly unknown[]): Uint8Array[] {
+export function encodeFrame(batch: readonly unknown[]): Uint8Array[] {
   const pieces: Uint8Array[] = []
-  let frame = new FrameWriter()
-  for (const message of batch) {
-    frame.add(message)
-    if (frame.sizeBytes < FRAME_LIMITS.frameBytesTarget) continue
-    frame.writeTo(pieces)
-    frame = new FrameWriter()
-  }
-  if (frame.count > 0 || batch.length === 0) frame.writeTo(pieces)
+  const frame = new FrameWriter()
+  for (const message of batch) frame.add(message)
+  frame.writeTo(pieces)
   return pieces
 }
 
@@ -59,8 +59,30 @@ export function writeAll(stream: { cork(): void; uncork(): void; write(piece: Ui
   if (pieces.length > 1) stream.uncork()
 }
 
+/**
+ * A batch that crosses as a few wrapped portions, each in a frame of its own. A portion that turns out too large for a frame goes in halves;
+ * only a single message that is too large is left to the reader to refuse.
+ * @param wrap makes of a portion what is to cross; called again for its halves, so it must leave the messages as they are
+ */
+export function framesOf<Message extends object>(batch: readonly Message[], wrap: (portion: readonly Message[]) => unknown): Uint8Array[] {
+  const pieces: Uint8Array[] = []
+  const write = (portion: readonly Message[]): void => {
+    const frame = new FrameWriter()
+    frame.add(wrap(portion))
+    if (frame.fits || portion.length === 1) {
+      frame.writeTo(pieces)
+      return
+    }
+    const half = portion.length >> 1
+    write(portion.slice(0, half))
+    write(portion.slice(half))
+  }
+  for (const portion of portionsOf(batch)) write(portion)
+  return pieces
+}
+
 /** A batch in portions whose payloads (`bytes`) stay within one frame; a payload alone may be larger than the target. */
-export function portionsOf<Message extends object>(batch: readonly Message[]): readonly (readonly Message[])[] {
+function portionsOf<Message extends object>(batch: readonly Message[]): readonly (readonly Message[])[] {
   const sizeOf = (message: Message & { bytes?: unknown }) => (message.bytes instanceof Uint8Array ? message.bytes.byteLength : 0)
   const portions: Message[][] = []
   let sizeBytes = Number.POSITIVE_INFINITY
@@ -76,28 +98,31 @@ export function portionsOf<Message extends object>(batch: readonly Message[]): r
 }
 
 class FrameWriter {
-  count = 0
-  sizeBytes = 0
+  #count = 0
   readonly #messages: string[] = []
   readonly #extras: Extra[] = []
   readonly #bytes: Uint8Array[] = []
+  #text: string | undefined
+
+  /** Whether the reader takes it. */
+  get fits(): boolean {
+    return NodeBuffer.byteLength(this.#header) <= FRAME_LIMITS.headerBytesMax && this.#bytesBytes <= FRAME_LIMITS.bytesMax
+  }
 
   add(message: unknown): void {
-    const text = JSON.stringify(this.#plain(message, [this.count]) ?? null)
-    this.count++
+    const text = JSON.stringify(this.#plain(message, [this.#count]) ?? null)
+    this.#count++
     this.#messages.push(text)
-    this.sizeBytes += text.length
   }
 
   writeTo(pieces: Uint8Array[]): void {
-    const text = `[[${this.#messages.join()}],${JSON.stringify(this.#extras)}]`
+    const text = this.#header
     const headerBytes = NodeBuffer.byteLength(text)
-    const bytesBytes = this.#bytes.reduce((sum, { byteLength }) => sum + byteLength, 0)
     let copiedBytes = LENGTHS_BYTES + headerBytes
     for (const { byteLength } of this.#bytes) if (byteLength < COPIED_BYTES_MAX) copiedBytes += byteLength
     const copied = NodeBuffer.allocUnsafe(copiedBytes)
     copied.writeUInt32BE(headerBytes, 0)
-    copied.writeUInt32BE(bytesBytes, 4)
+    copied.writeUInt32BE(this.#bytesBytes, 4)
     let end = LENGTHS_BYTES + copied.write(text, LENGTHS_BYTES)
     let start = 0
     for (const bytes of this.#bytes) {
@@ -113,6 +138,16 @@ class FrameWriter {
     if (end > start) pieces.push(copied.subarray(start, end))
   }
 
+  /** Made once, when all messages are in. */
+  get #header(): string {
+    this.#text ??= `[[${this.#messages.join()}],${JSON.stringify(this.#extras)}]`
+    return this.#text
+  }
+
+  get #bytesBytes(): number {
+    return this.#bytes.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  }
+
   /** `value` with what JSON cannot say taken out. Returns it unchanged where nothing had to be. */
   #plain(value: unknown, path: readonly (string | number)[]): unknown {
     if (typeof value === 'number' && !Number.isFinite(value)) return this.#extra('number', String(value), path)
@@ -120,19 +155,19 @@ class FrameWriter {
     if (typeof value !== 'object' || value === null) return value
     if (value instanceof Uint8Array) {
       this.#bytes.push(value)
-      this.sizeBytes += value.byteLength
       return this.#extra('bytes', value.byteLength, path)
     }
     if (path.length > FRAME_LIMITS.depthMax) return null
     if (Array.isArray(value)) {
-      return value.map((one, index) => (one === undefined ? this.#extra('undefined', 0, [...path, index]) : this.#plain(one, [...path, index])))
+      return value.map((one, index) => {
+        if (isSimple(one)) return one
+        return one === undefined ? this.#extra('undefined', 0, [...path, index]) : this.#plain(one, [...path, index])
+      })
     }
     const copy: Record<string, unknown> = {}
     for (const key of Object.keys(value)) {
       const one = (value as Record<string, unknown>)[key]
-      // By far the most are strings and small numbers: no path is made for them.
-      const simple = typeof one === 'string' || typeof one === 'boolean' || (typeof one === 'number' && Number.isFinite(one))
-      if (key !== '__proto__' && one !== undefined) copy[key] = simple ? one : this.#plain(one, [...path, key])
+      if (key !== '__proto__' && one !== undefined) copy[key] = isSimple(one) ? one : this.#plain(one, [...path, key])
     }
     return copy
   }
@@ -141,6 +176,11 @@ class FrameWriter {
     this.#extras.push([kind, value, ...path])
     return null
   }
+}
+
+/** By far the most are strings and small numbers: no path is made for them. */
+function isSimple(value: unknown): boolean {
+  return typeof value === 'string' || typeof value === 'boolean' || (typeof value === 'number' && Number.isFinite(value))
 }
 
 type Phase = 'lengths' | 'header' | 'bytes'
@@ -202,6 +242,7 @@ export class FrameReader {
   }
 
   #readHeader(): void {
+    if (this.#target.byteLength > UNLOOKED_BYTES_MAX && depthOf(this.#target) > HEADER_DEPTH_MAX) throw new Error('a frame that is nested too deep')
     const header: unknown = JSON.parse(decoder.decode(this.#target))
     if (!Array.isArray(header) || header.length !== 2 || !Array.isArray(header[0]) || !Array.isArray(header[1])) throw new Error('a frame without a header')
     const [messages, extras] = header as [unknown[], unknown[]]

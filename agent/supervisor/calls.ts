@@ -9,8 +9,8 @@ import type { CallHandle, ClientCall } from './types.ts'
 /** An instance as a call sees it. */
 export interface Carrier {
   /** Opens `call` in the worker and returns its number there. @throws LIMIT_REACHED */
-  open(call: Call, message: Omit<Extract<ToWorker, { type: 'open' }>, 'type' | 'call'>, owned?: Uint8Array): number
-  send(message: ToWorker, owned?: Uint8Array): void
+  open(call: Call, message: Omit<Extract<ToWorker, { type: 'open' }>, 'type' | 'call'>): number
+  send(message: ToWorker): void
   /** The call no longer waits for anything from the worker. */
   forget(id: number): void
 }

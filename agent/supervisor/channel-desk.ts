@@ -10,14 +10,14 @@ export type ForChannel = Extract<FromWorker, { channel: number }>
 export class ChannelDesk {
   readonly #manifest: Manifest
   readonly #channels: Channels
-  readonly #send: (message: ToWorker, owned?: Uint8Array) => void
+  readonly #send: (message: ToWorker) => void
   /** The client's call with this number, while it is served here. */
   readonly #served: (call: number) => ClientCall | undefined
   readonly #open = new Map<number, { readonly channel: Channel; readonly under: number | undefined }>()
   /** Channels by the call they are made for. */
   readonly #under = new Map<number, Set<number>>()
 
-  constructor(manifest: Manifest, channels: Channels, send: (message: ToWorker, owned?: Uint8Array) => void, served: (call: number) => ClientCall | undefined) {
+  constructor(manifest: Manifest, channels: Channels, send: (message: ToWorker) => void, served: (call: number) => ClientCall | undefined) {
     this.#manifest = manifest
     this.#channels = channels
     this.#send = send
@@ -69,12 +69,12 @@ export class ChannelDesk {
     if (under !== undefined && !origin) return refuse('DEADLINE_PASSED', 'the call that this one is made for has ended')
     let over = false
     const channel = this.#channels.open(this.#manifest, request, origin, {
-      data: (bytes) => this.#send({ type: 'channelData', channel: id, bytes }, bytes),
+      data: (bytes) => this.#send({ type: 'channelData', channel: id, bytes }),
       credit: (count) => this.#send({ type: 'channelCredit', channel: id, count }),
       end: (bytes, error) => {
         over = true
         this.#forget(id, under)
-        if (bytes && !error) this.#send({ type: 'channelEnd', channel: id, bytes }, bytes)
+        if (bytes && !error) this.#send({ type: 'channelEnd', channel: id, bytes })
         else this.#send({ type: 'channelEnd', channel: id, ...(error ? { error } : {}) })
       },
     })

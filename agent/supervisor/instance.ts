@@ -83,7 +83,7 @@ export class Instance implements Carrier {
     this.#channelDesk = new ChannelDesk(
       options.bundle.manifest,
       options.channels,
-      (message, owned) => this.send(message, owned),
+      (message) => this.send(message),
       (call) => this.#calls.get(call)?.client,
     )
   }
@@ -201,14 +201,14 @@ export class Instance implements Carrier {
 
   // Carrier.
 
-  open(call: Call, message: Omit<Extract<ToWorker, { type: 'open' }>, 'type' | 'call'>, owned?: Uint8Array): number {
+  open(call: Call, message: Omit<Extract<ToWorker, { type: 'open' }>, 'type' | 'call'>): number {
     const id = this.#calls.add(call)
-    this.send({ type: 'open', call: id, ...message }, owned)
+    this.send({ type: 'open', call: id, ...message })
     return id
   }
 
-  send(message: ToWorker, owned?: Uint8Array): void {
-    this.#link?.send(message, owned)
+  send(message: ToWorker): void {
+    this.#link?.send(message)
   }
 
   forget(id: number): void {

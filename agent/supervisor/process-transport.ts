@@ -5,7 +5,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import type { Duplex, Readable } from 'node:stream'
-import { encodeFrames, FrameReader, portionsOf, type ProcessStart, writeAll } from '../../core/frames.ts'
+import { encodeFrame, FrameReader, framesOf, type ProcessStart, writeAll } from '../../core/frames.ts'
 import { messageOf } from '../../core/errors.ts'
 import { limitsOf } from '../../core/manifest.ts'
 import { pack, type ToWorker, unpack } from '../../services/sdk/wire.ts'
@@ -219,7 +219,7 @@ class ServiceProcess implements Transport {
     if (!this.#is('checking')) return
     this.#phase = 'running'
     const start: ProcessStart = { code: bundle.payload, manifest: bundle.manifest, quiesceTimeoutMs: limits.quiesceTimeoutMs }
-    this.#write([start])
+    this.#write(encodeFrame([start]))
     for (const batch of this.#early.splice(0)) this.#send(batch)
   }
 
@@ -228,16 +228,16 @@ class ServiceProcess implements Transport {
   }
 
   #send(batch: readonly ToWorker[]): void {
-    for (const portion of portionsOf(batch)) this.#write([pack(portion, [])])
+    this.#write(framesOf(batch, (portion) => pack(portion, [])))
   }
 
-  #write(batch: readonly unknown[]): void {
+  #write(pieces: readonly Uint8Array[]): void {
     if (this.#phase === 'closed') return
     if (this.#pipe.writableLength > PROCESS_LIMITS.unreadBytesMax) {
       this.#fail(`it does not read: ${this.#pipe.writableLength} bytes wait for it`)
       return
     }
-    writeAll(this.#pipe, encodeFrames(batch))
+    writeAll(this.#pipe, pieces)
   }
 
   #fail(reason: string): void {

@@ -1,5 +1,6 @@
 /** JSON from an untrusted source, bounded before the parser sees it: a deep nest of brackets costs a parser its stack. */
 import { OffboxError } from '../errors.ts'
+import { depthOf } from '../json-depth.ts'
 import { TUF_LIMITS } from './limits.ts'
 
 /**
@@ -17,20 +18,3 @@ export function parseBounded(bytes: Uint8Array, bytesMax: number, what: string):
     throw refuse('is not JSON in UTF-8', error)
   }
 }
-
-/** Deepest nest of brackets outside strings. Right for JSON; for anything else the parser has the last word. */
-export function depthOf(bytes: Uint8Array): number {
-  let [depth, deepest, inString] = [0, 0, false]
-  for (let at = 0; at < bytes.length; at++) {
-    const byte = bytes[at]
-    if (inString) {
-      if (byte === BACKSLASH) at += 1
-      else if (byte === QUOTE) inString = false
-    } else if (byte === QUOTE) inString = true
-    else if (byte === OPEN_SQUARE || byte === OPEN_CURLY) deepest = Math.max(deepest, ++depth)
-    else if (byte === CLOSE_SQUARE || byte === CLOSE_CURLY) depth -= 1
-  }
-  return deepest
-}
-
-const [QUOTE, BACKSLASH, OPEN_SQUARE, CLOSE_SQUARE, OPEN_CURLY, CLOSE_CURLY] = [0x22, 0x5c, 0x5b, 0x5d, 0x7b, 0x7d]

@@ -101,7 +101,7 @@ export class Channels {
     const id = this.#next++
     const channel = new Channel(id, kind, this.#send, () => this.#ended(id))
     this.#open.set(id, channel)
-    if (bytes) this.#send({ type: 'channelOpen', channel: id, ...about, bytes }, bytes)
+    if (bytes) this.#send({ type: 'channelOpen', channel: id, ...about, bytes })
     else this.#send({ type: 'channelOpen', channel: id, ...about })
     if (options.signal) channel.endWith(options.signal)
     return channel
@@ -179,7 +179,7 @@ class Channel {
         if (bytes.byteLength > WIRE_LIMITS.messageBytesMax) throw tooLarge(bytes)
         await this.requests.take()
         if (this.#over) return
-        this.#send({ type: 'channelData', channel: this.#id, bytes }, bytes)
+        this.#send({ type: 'channelData', channel: this.#id, bytes })
       }
       if (!this.#over) this.#send({ type: 'channelHalfClose', channel: this.#id })
     } catch (error) {

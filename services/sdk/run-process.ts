@@ -6,10 +6,9 @@
  */
 import { Socket } from 'node:net'
 import { setPriority } from 'node:os'
-import { encodeFrames, FrameReader, portionsOf, type ProcessStart, writeAll } from '../../core/frames.ts'
+import { encodeFrame, FrameReader, framesOf, type ProcessStart, writeAll } from '../../core/frames.ts'
 import { confine } from './compartment.ts'
 import { HOST_CLASSES, ServiceHost } from './host.ts'
-import { textOfThrown } from './guard.ts'
 import { Outbox, pack, unpack, type FromWorker, type ToWorker } from './wire.ts'
 
 /** As `nice` has it: above 0 is less than the agent's. */
@@ -26,10 +25,6 @@ const { exit } = process
 pipe.on('error', () => exit(0))
 pipe.on('close', () => exit(0))
 setPriority(0, SERVICE_NICENESS)
-// Node would inspect what a service threw, and lend its own functions to it in doing so.
-process.on('uncaughtException', (error) => {
-  throw new Error(textOfThrown(error))
-})
 
 const decoder = new TextDecoder()
 let host: ServiceHost | undefined
@@ -38,7 +33,7 @@ const reader = new FrameReader(([message]) => {
   else host = makeHost(message as ProcessStart)
 })
 pipe.resume()
-writeAll(pipe, encodeFrames([]))
+writeAll(pipe, encodeFrame([]))
 
 function makeHost({ code, manifest, quiesceTimeoutMs }: ProcessStart): ServiceHost {
   const outbox = new Outbox<FromWorker>(write)
@@ -49,5 +44,8 @@ function makeHost({ code, manifest, quiesceTimeoutMs }: ProcessStart): ServiceHo
 
 /** Nothing bounds what waits here but the memory of this process: an agent that reads slowly is felt by the service alone. */
 function write(batch: readonly FromWorker[]): void {
-  for (const portion of portionsOf(batch)) writeAll(pipe, encodeFrames([pack(portion, [])]))
+  writeAll(
+    pipe,
+    framesOf(batch, (portion) => pack(portion, [])),
+  )
 }

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { encodeFrames, FRAME_LIMITS, FrameReader } from '../../core/frames.ts'
+import { encodeFrame, FRAME_LIMITS, FrameReader, framesOf } from '../../core/frames.ts'
+import { pack, type ToWorker, unpack } from '../../services/sdk/wire.ts'
 
 const join = (pieces: readonly Uint8Array[]) => new Uint8Array(Buffer.concat(pieces))
 
@@ -37,9 +38,9 @@ const messages = [
 ]
 
 t.test('what was written is read, in whatever pieces it arrives', async (t) => {
-  const bytes = join(encodeFrames(messages))
+  const bytes = join(encodeFrame(messages))
   for (const size of [bytes.byteLength, 65_536, 1_000, 7, 1]) t.same(read(bytes, size).flat(), messages, `pieces of ${size}`)
-  t.same(read(join(encodeFrames([]))), [[]], 'also a batch of nothing')
+  t.same(read(join(encodeFrame([]))), [[]], 'also a batch of nothing')
 })
 
 t.test('random values come through', async (t) => {
@@ -57,27 +58,34 @@ t.test('random values come through', async (t) => {
   }
   for (let round = 0; round < 300; round++) {
     const batch = Array.from({ length: 1 + random(5) }, () => ({ type: 'x', value: value(0) }))
-    t.strictSame(read(join(encodeFrames(batch)), 1 + random(200)).flat(), batch)
+    t.strictSame(read(join(encodeFrame(batch)), 1 + random(200)).flat(), batch)
   }
 })
 
 t.test('byte arrays arrive with buffers of their own', async (t) => {
   const pool = Buffer.alloc(4096, 1)
-  const [[message]] = read(join(encodeFrames([{ bytes: pool.subarray(10, 20) }]))) as [[{ bytes: Uint8Array }]]
+  const [[message]] = read(join(encodeFrame([{ bytes: pool.subarray(10, 20) }]))) as [[{ bytes: Uint8Array }]]
   t.equal(message.bytes.buffer.byteLength, 10)
 })
 
 t.test('a large batch goes out as several frames, a large message as one', async (t) => {
-  const batches = read(join(encodeFrames(Array.from({ length: 8 }, (_, call) => ({ type: 'data', call, bytes: new Uint8Array(200_000) })))))
+  const batches = read(
+    join(
+      framesOf(
+        Array.from({ length: 8 }, (_, call) => ({ type: 'data', call, bytes: new Uint8Array(200_000) })),
+        (portion) => portion,
+      ),
+    ),
+  )
   t.ok(batches.length > 2 && batches.length < 8, `${batches.length} frames`)
-  t.same(batches.flat().length, 8)
-  t.equal(read(join(encodeFrames([{ bytes: new Uint8Array(64 * 1024 * 1024) }]))).length, 1)
+  t.same(batches.flat(2).length, 8)
+  t.equal(read(join(encodeFrame([{ bytes: new Uint8Array(64 * 1024 * 1024) }]))).length, 1)
 })
 
 t.test('a value without end is cut off, and does not end the sender', async (t) => {
   const loop: Record<string, unknown> = { name: 'loop' }
   loop['self'] = loop
-  t.equal(read(join(encodeFrames([loop]))).length, 1)
+  t.equal(read(join(encodeFrame([loop]))).length, 1)
 })
 
 const hostile: Record<string, Uint8Array> = {
@@ -107,7 +115,7 @@ t.test('a frame that breaks a rule is refused', async (t) => {
 })
 
 t.test('a frame cut short is known as torn', async (t) => {
-  const bytes = join(encodeFrames(messages))
+  const bytes = join(encodeFrame(messages))
   for (const length of [1, 7, 8, 20, bytes.byteLength - 1]) {
     const reader = new FrameReader(() => {})
     reader.push(bytes.subarray(0, length))
@@ -117,7 +125,7 @@ t.test('a frame cut short is known as torn', async (t) => {
 
 t.test('random bytes never do more than throw', async (t) => {
   const random = seeded(7)
-  const good = join(encodeFrames(messages.slice(0, 2)))
+  const good = join(encodeFrame(messages.slice(0, 2)))
   for (let round = 0; round < 3_000; round++) {
     const bytes = good.slice()
     for (let flips = 1 + random(3); flips > 0; flips--) bytes[random(bytes.byteLength)] = random(256)
@@ -128,4 +136,31 @@ t.test('random bytes never do more than throw', async (t) => {
     }
   }
   t.end()
+})
+
+t.test('a batch with large headers goes in as many frames as it takes, and arrives whole', async (t) => {
+  const metadata = { 'x-large': 'm'.repeat(8_000) }
+  const opens = Array.from({ length: 1_100 }, (_, call) => ({ type: 'open', call, method: '/a.B/C', principal: 'p', deadlineMs: undefined, metadata }) as const)
+  const results = Array.from({ length: 5 }, (_, id) => ({ type: 'capabilityResult', id, value: 'r'.repeat(1_900_000) }) as const)
+  for (const batch of [opens, results] as const) {
+    const heard: { call?: number; id?: number }[] = []
+    const reader = new FrameReader(([packed]) => heard.push(...(unpack(packed, false) as typeof heard)))
+    for (const piece of framesOf<ToWorker>(batch, (portion) => pack(portion, []))) reader.push(piece)
+    t.same(
+      heard.map(({ call, id }) => call ?? id),
+      batch.map((_, index) => index),
+    )
+    t.notOk(reader.torn)
+  }
+})
+
+t.test('a header that is nested deeper than any sender nests is refused before it is parsed; the deepest one is not', async (t) => {
+  const deep = `${'['.repeat(500_000)}${']'.repeat(500_000)}`
+  t.throws(() => new FrameReader(() => {}).push(frame(`[[${deep}],[]]`)), { message: /nested too deep/ })
+  let value: unknown = 'x'.repeat(20_000)
+  for (let depth = 0; depth < 2 * FRAME_LIMITS.depthMax; depth++) value = { value }
+  let heard = 0
+  const reader = new FrameReader(() => heard++)
+  for (const piece of encodeFrame([value])) reader.push(piece)
+  t.equal(heard, 1, 'the sender cuts what is deeper, and the reader takes it')
 })

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { OffboxError } from '../../../core/errors.ts'
-import { depthOf, parseBounded } from '../../../core/tuf/bounded-json.ts'
+import { depthOf } from '../../../core/json-depth.ts'
+import { parseBounded } from '../../../core/tuf/bounded-json.ts'
 import { tufKeyId, tufKeyOf } from '../../../core/tuf/keys.ts'
 import { TUF_LIMITS } from '../../../core/tuf/limits.ts'
 import { fileName, parseFileName } from '../../../core/tuf/metadata.ts'
