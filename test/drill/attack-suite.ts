@@ -9,7 +9,7 @@
  */
 import { parseArgs } from 'node:util'
 import { codeOf, messageOf } from '../../core/errors.ts'
-import { type Attack, AttackScene } from './attack-suite/attack.ts'
+import { type Attack, AttackScene, SetUpFailed } from './attack-suite/attack.ts'
 import { FORGERIES } from './attack-suite/forgeries.ts'
 import { EXCESSES, REPLAYS } from './attack-suite/replays.ts'
 import { SABOTAGES, switchOff } from './attack-suite/sabotage.ts'
@@ -24,6 +24,7 @@ async function meet(attack: Attack): Promise<{ code: string; message: string } |
     await attack.run(scene)
     return null
   } catch (error) {
+    if (error instanceof SetUpFailed) throw new Error(`${attack.name}: ${error.message}`, { cause: error })
     return { code: codeOf(error), message: messageOf(error) }
   } finally {
     await scene.close()
@@ -46,8 +47,8 @@ async function main(): Promise<number> {
   for (const attack of attacks) {
     const refused = await meet(attack)
     if (!refused) accepted.push(attack.name)
-    else if (!attack.refused.includes(refused.code as never)) misnamed.push(attack.name)
-    const expected = attack.refused.join(' or ')
+    else if (!attack.refused.includes(refused.code as never) || attack.why?.test(refused.message) === false) misnamed.push(attack.name)
+    const expected = [attack.refused.join(' or '), attack.why].filter(Boolean).join(' ')
     if (!refused) say(`ACCEPTED   ${attack.name}`)
     else if (misnamed.at(-1) === attack.name) say(`MISNAMED   ${attack.name}: ${refused.code} in place of ${expected}: ${refused.message}`)
     else if (!values.json) say(`refused    ${attack.name}: ${refused.code}`)

@@ -1,7 +1,7 @@
 /** What an attack is, and the device that it meets: the real TufTrust over a disk in memory, so that a case takes milliseconds. */
 import { TufTrust, type TufTrustOptions } from '../../../agent/trust/tuf/tuf-trust.ts'
 import { AtomicFiles } from '../../../agent/store/atomic.ts'
-import type { ErrorCode } from '../../../core/errors.ts'
+import { type ErrorCode, messageOf } from '../../../core/errors.ts'
 import type { MetadataRules } from '../../../core/trust/rules.ts'
 import { keyIdOf } from '../../../core/signing.ts'
 import { Witness } from '../../../fleet/witness/witness.ts'
@@ -19,6 +19,8 @@ export interface Attack {
   readonly name: string
   /** Codes that it must be refused with: one of them. */
   readonly refused: readonly ErrorCode[]
+  /** What the refusal must say, where other checks refuse with the same code. */
+  readonly why?: RegExp
   /** Resolves when the attack went through. */
   run(scene: AttackScene): Promise<unknown>
   /** Defence without which this attack is accepted; left out where more than one holds. */
@@ -27,6 +29,9 @@ export interface Attack {
 
 export const SERVICE = 'telemetry'
 export const FLEET = 'lab'
+
+/** An attack that was never tried: no refusal, but an error of the drill. */
+export class SetUpFailed extends Error {}
 
 /** A fleet's repository with two releases, and a device that knows the first of them or nothing yet. */
 export class AttackScene {
@@ -66,6 +71,19 @@ export class AttackScene {
   /** A push and a path as a controller would order it. */
   async order(path: string, push = this.repository.push()): Promise<unknown> {
     return await (await this.trust()).update(push, [path])
+  }
+
+  /** What has to go well before the attack begins: an order as honest as any, or whatever else. @throws SetUpFailed */
+  async setUp<T>(act: () => Promise<T>): Promise<T> {
+    try {
+      return await act()
+    } catch (error) {
+      throw new SetUpFailed(`the set-up failed: ${messageOf(error)}`, { cause: error })
+    }
+  }
+
+  async honestOrder(path: string): Promise<unknown> {
+    return await this.setUp(async () => await this.order(path))
   }
 
   /** A witness of this fleet, and how a device is told of it. */

@@ -164,29 +164,36 @@ export const FORGERIES: readonly Attack[] = [
       return await scene.order(scene.repository.release(SERVICE, '1.0.0'))
     },
   },
-  ...['timestamp.json', '2.snapshot.json'].map(
-    (name): Attack => ({
-      name: `malleated signature on ${name}`,
-      refused: ['TRUST_THRESHOLD', 'TRUST_MISMATCH'],
+  ...['timestamp', 'snapshot', 'targets'].map(
+    (role): Attack => ({
+      name: `malleated signature on ${role}`,
+      refused: ['TRUST_THRESHOLD'],
+      heldBy: 'signatures',
       run: async (scene) => {
-        const path = scene.repository.release(SERVICE, '1.0.0')
-        return await scene.order(
-          path,
-          changed(scene, name, (file) => (file.signatures[0].sig = malleated(file.signatures[0].sig))),
-        )
+        const { repository } = scene
+        const path = repository.release(SERVICE, '1.0.0')
+        const bytes = tampered(repository.write(role), (file) => (file.signatures[0].sig = malleated(file.signatures[0].sig)))
+        repository.put(role, bytes)
+        // What is above names the changed file, so that nothing but its signature is wrong.
+        if (role === 'targets') repository.publish('snapshot')
+        if (role !== 'timestamp') repository.publish('timestamp')
+        return await scene.order(path)
       },
     }),
   ),
-  {
-    name: 'key of a kind that is not ours',
-    refused: ['TRUST_MALFORMED'],
-    run: async (scene) => {
-      const key = { ...makeKey(), key: { keytype: 'ecdsa', scheme: 'ecdsa-sha2-nistp256', keyval: { public: 'x' } } }
-      scene.repository.setKeys('timestamp', [key], 1)
-      scene.repository.publish('root')
-      return await scene.order(PATH)
-    },
-  },
+  ...[{ keytype: 'ecdsa' }, { scheme: 'ecdsa-sha2-nistp256' }, { keytype: 'rsa', scheme: 'rsassa-pss-sha256' }].map(
+    (kind): Attack => ({
+      name: `key of a kind that is not ours: ${Object.values(kind).join(', ')}`,
+      refused: ['TRUST_MALFORMED'],
+      why: /only Ed25519/,
+      run: async (scene) => {
+        const made = makeKey()
+        scene.repository.setKeys('timestamp', [{ ...made, key: { ...made.key, ...kind } }], 1)
+        scene.repository.publish('root')
+        return await scene.order(PATH)
+      },
+    }),
+  ),
   {
     name: 'changed content under a good signature',
     refused: ['TRUST_THRESHOLD'],

@@ -1,7 +1,7 @@
 /** Attacks with what was once right: old versions, old answers, old disks; and with too much of anything. */
 import { COPY_NAMES } from '../../../agent/trust/tuf/copies.ts'
 import { requireTargetFile } from '../../../agent/trust/tuf/tuf-trust.ts'
-import { bundleOf, DAY_MS, makeKey, seal, type Loose, tampered, timeText } from '../../agent/trust/tuf/repository.ts'
+import { bundleOf, DAY_MS, makeKey, seal, type Loose, timeText } from '../../agent/trust/tuf/repository.ts'
 import { FakeFileSystem } from '../../fakes/file-system.ts'
 import { type Attack, type AttackScene, SERVICE } from './attack.ts'
 
@@ -11,12 +11,21 @@ const STORE = '/state/trust/tuf'
 async function movedOn(scene: AttackScene, between: () => void = () => {}) {
   const { repository } = scene
   const oldPath = repository.release(SERVICE, '1.0.0')
-  await scene.order(oldPath)
+  await scene.honestOrder(oldPath)
   const old = repository.push()
   between()
   const path = repository.release(SERVICE, '1.1.0')
-  await scene.order(path)
+  await scene.honestOrder(path)
   return { old, oldPath, path }
+}
+
+/** What a device knows of a released bundle. */
+async function targetOf(scene: AttackScene, path: string) {
+  return await scene.setUp(async () => {
+    const [target] = await (await scene.trust()).update(scene.repository.push(), [path])
+    if (!target) throw new Error(`${path} is not known`)
+    return target
+  })
 }
 
 const rolledBack = (role: string): Attack => ({
@@ -83,7 +92,7 @@ export const REPLAYS: readonly Attack[] = [
     heldBy: 'expiry',
     run: async (scene) => {
       const path = scene.repository.release(SERVICE, '1.0.0')
-      await scene.order(path)
+      await scene.honestOrder(path)
       await scene.clock.advance(8 * DAY_MS)
       return await scene.order(path)
     },
@@ -108,7 +117,7 @@ export const REPLAYS: readonly Attack[] = [
     heldBy: 'expiry',
     run: async (scene) => {
       const path = scene.repository.release(SERVICE, '1.0.0')
-      await scene.order(path)
+      await scene.honestOrder(path)
       await scene.clock.advance(8 * DAY_MS)
       const { clock } = scene
       const real = clock.nowMs.bind(clock)
@@ -170,13 +179,13 @@ export const REPLAYS: readonly Attack[] = [
       const path = repository.release(SERVICE, '1.0.0')
       repository.roles['timestamp'].version = 999_999_998
       repository.publish('timestamp')
-      await scene.order(path)
+      await scene.honestOrder(path)
       const stolen = repository.file('timestamp.json')
       repository.rotate('timestamp')
       repository.roles['timestamp'].version = 0
       repository.publish('timestamp')
       // The recovery has to work: version 1 of the new key counts.
-      await scene.order(path)
+      await scene.honestOrder(path)
       return await scene.order(path, repository.push({ 'timestamp.json': stolen }))
     },
   },
@@ -200,8 +209,7 @@ export const REPLAYS: readonly Attack[] = [
     refused: ['BUNDLE_CORRUPT'],
     run: async (scene) => {
       const path = scene.repository.release(SERVICE, '1.0.0')
-      const [target] = await (await scene.trust()).update(scene.repository.push(), [path])
-      if (target) requireTargetFile(target, bundleOf(SERVICE, '6.6.6'))
+      requireTargetFile(await targetOf(scene, path), bundleOf(SERVICE, '6.6.6'))
     },
   },
   {
@@ -210,7 +218,7 @@ export const REPLAYS: readonly Attack[] = [
     run: async (scene) => {
       const stranger = new (await import('./attack.ts')).AttackScene()
       const path = stranger.repository.release(SERVICE, '6.6.6')
-      await stranger.order(path)
+      await stranger.honestOrder(path)
       scene.disk = stranger.disk
       await scene.restart()
       return await scene.order(path, stranger.repository.push())
@@ -243,9 +251,9 @@ export const REPLAYS: readonly Attack[] = [
     refused: ['TRUST_ROLLBACK'],
     run: async (scene) => {
       const path = scene.repository.release(SERVICE, '1.0.0')
-      await scene.order(path)
+      await scene.honestOrder(path)
       const [push, older] = [scene.repository.push(), await scene.disk.read(`${STORE}/a`)]
-      await scene.order(scene.repository.release(SERVICE, '1.1.0'))
+      await scene.honestOrder(scene.repository.release(SERVICE, '1.1.0'))
       await scene.disk.remove(`${STORE}/a`)
       if (older) await scene.disk.append(`${STORE}/a`, older)
       await scene.restart()
@@ -271,10 +279,10 @@ export const REPLAYS: readonly Attack[] = [
     run: async (scene) => {
       const { witness, options } = await scene.witness()
       const { old, oldPath } = await movedOn(scene)
-      await witness.attest(new Uint8Array(32), scene.repository.push())
+      await scene.setUp(async () => await witness.attest(new Uint8Array(32), scene.repository.push()))
       scene.disk = new FakeFileSystem()
       const trust = await scene.restart({ witness: options })
-      if (trust.needsWitness) await trust.acceptStatement(await witness.attest(trust.challenge()))
+      if (trust.needsWitness) await scene.setUp(async () => await trust.acceptStatement(await witness.attest(trust.challenge())))
       return await scene.order(oldPath, old)
     },
   },
@@ -284,7 +292,7 @@ export const REPLAYS: readonly Attack[] = [
     run: async (scene) => {
       const { witness, options } = await scene.witness()
       const other = new (await import('./attack.ts')).AttackScene({ witness: options })
-      const answer = await witness.attest((await other.trust()).challenge())
+      const answer = await scene.setUp(async () => await witness.attest((await other.trust()).challenge()))
       const trust = await scene.restart({ witness: options })
       trust.challenge()
       return await trust.acceptStatement(answer)
@@ -297,14 +305,16 @@ export const REPLAYS: readonly Attack[] = [
       const { options } = await scene.witness()
       const thief = await scene.witness()
       const trust = await scene.restart({ witness: options })
-      return await trust.acceptStatement(await thief.witness.attest(trust.challenge()))
+      const answer = await scene.setUp(async () => await thief.witness.attest(trust.challenge()))
+      return await trust.acceptStatement(answer)
     },
   },
 ]
 
-const oversized = (name: string, change: (repository: Loose) => void): Attack => ({
+const oversized = (name: string, why: RegExp, change: (repository: Loose) => void): Attack => ({
   name: `too much: ${name}`,
   refused: ['TRUST_MALFORMED'],
+  why,
   run: async (scene) => {
     const { repository } = scene
     const path = repository.release(SERVICE, '1.0.0')
@@ -314,31 +324,32 @@ const oversized = (name: string, change: (repository: Loose) => void): Attack =>
 })
 
 export const EXCESSES: readonly Attack[] = [
-  oversized('a timestamp of 5 kB', (repository) => {
+  oversized('a timestamp of 5 kB', /bytes, more than/, (repository) => {
     repository.roles['timestamp'].padding = 'x'.repeat(5_000)
     repository.publish('timestamp')
   }),
-  oversized('metadata nested 20 deep', (repository) => {
-    let nest: Loose = 1
-    for (let depth = 0; depth < 20; depth++) nest = [nest]
-    repository.put(
-      'timestamp',
-      tampered(repository.file('timestamp.json'), (file) => (file.nest = nest)),
-    )
-  }),
-  {
-    name: 'too much: metadata nested 1,500 deep',
-    refused: ['TRUST_MALFORMED'],
-    run: async (scene) => {
-      const deep = new TextEncoder().encode(`${'['.repeat(1_500)}1${']'.repeat(1_500)}`)
-      return await scene.order('x', scene.repository.push({ 'timestamp.json': deep }))
-    },
-  },
+  // Right but for that: a field beside the others that nobody knows.
+  ...[20, 1_500].map((depth) =>
+    oversized(`metadata nested ${depth} deep`, /nested deeper/, (repository) => {
+      const [before, after] = Buffer.from(repository.file('timestamp.json')).toString().split('"signatures"')
+      repository.put('timestamp', new TextEncoder().encode(`${before}"nest":${'['.repeat(depth)}1${']'.repeat(depth)},"signatures"${after}`))
+    }),
+  ),
   {
     name: 'endless data: a push of a hundred files',
     refused: ['TRUST_MALFORMED'],
+    why: /100 files, more than/,
     run: async (scene) => {
-      const files = Array.from({ length: 100 }, (_, at) => ({ name: `${at + 2}.root.json`, bytes: scene.repository.anchor }))
+      const files = Array.from({ length: 100 }, (_, at) => ({ name: `1.service-s${at}.json`, bytes: new TextEncoder().encode('{}') }))
+      return await scene.order('x', { files })
+    },
+  },
+  {
+    name: 'endless data: a push of twenty roots',
+    refused: ['TRUST_MALFORMED'],
+    why: /20 roots, more than/,
+    run: async (scene) => {
+      const files = Array.from({ length: 20 }, (_, at) => ({ name: `${at + 2}.root.json`, bytes: scene.repository.anchor }))
       return await scene.order('x', { files })
     },
   },
@@ -347,8 +358,7 @@ export const EXCESSES: readonly Attack[] = [
     refused: ['BUNDLE_CORRUPT'],
     run: async (scene) => {
       const path = scene.repository.release(SERVICE, '1.0.0')
-      const [target] = await (await scene.trust()).update(scene.repository.push(), [path])
-      if (target) requireTargetFile(target, Buffer.concat([bundleOf(SERVICE, '1.0.0'), new Uint8Array(1)]))
+      requireTargetFile(await targetOf(scene, path), Buffer.concat([bundleOf(SERVICE, '1.0.0'), new Uint8Array(1)]))
     },
   },
   ...['{', '[]', 'null', '{"signed":{},"signatures":[]}', '\xff\xfe', '{"signed":{"__proto__":{"_type":"timestamp"}},"signatures":[]}'].map(
