@@ -1,20 +1,8 @@
-import { spawn } from 'node:child_process'
-import { join } from 'node:path'
-import t, { type Test } from 'tap'
-
-async function drill(test: Test, ...args: string[]) {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'attack-suite.ts'), '--json', ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
-  test.teardown(() => void child.kill())
-  let stdout = ''
-  let stderr = ''
-  child.stdout.on('data', (chunk) => (stdout += chunk))
-  child.stderr.on('data', (chunk) => (stderr += chunk))
-  const code = await new Promise((resolve) => child.on('close', resolve))
-  return { code, stderr, verdict: JSON.parse(stdout.trim().split('\n').at(-1) ?? '') }
-}
+import t from 'tap'
+import { runDrill } from './run-drill.ts'
 
 t.test('every attack is refused with the code that says why', { timeout: 250_000 }, async (t) => {
-  const { code, verdict, stderr } = await drill(t)
+  const { code, verdict, stderr } = await runDrill(t, 'attack-suite')
   if (!t.equal(code, 0)) t.comment(stderr)
   t.match(verdict, { refused: verdict.attacks, misnamed: 0, accepted: [] })
   t.ok(verdict.attacks >= 60, `${verdict.attacks} attacks`)
@@ -22,7 +10,7 @@ t.test('every attack is refused with the code that says why', { timeout: 250_000
 
 t.test('without the defence that holds it, every such attack goes through, and the drill fails', { timeout: 250_000 }, async (t) => {
   for (const defence of ['signatures', 'expiry', 'memory', 'digests', 'witness', 'paths']) {
-    const { code, verdict, stderr } = await drill(t, '--sabotage', defence)
+    const { code, verdict, stderr } = await runDrill(t, 'attack-suite', '--sabotage', defence)
     t.equal(code, 1, defence)
     if (!t.match(verdict, { refused: 0 }, `${verdict.attacks} held by ${defence}`)) t.comment(stderr)
     t.ok(verdict.attacks > 0)
@@ -30,5 +18,6 @@ t.test('without the defence that holds it, every such attack goes through, and t
 })
 
 t.test('of the two that count signatures either alone holds', { timeout: 250_000 }, async (t) => {
-  for (const lock of ['tuf-js', 'second-lock']) t.match(await drill(t, '--sabotage', lock, '--only', 'arbitrary'), { code: 0, verdict: { accepted: [] } }, lock)
+  for (const lock of ['tuf-js', 'second-lock'])
+    t.match(await runDrill(t, 'attack-suite', '--sabotage', lock, '--only', 'arbitrary'), { code: 0, verdict: { accepted: [] } }, lock)
 })
