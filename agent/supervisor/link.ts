@@ -1,7 +1,7 @@
 /** The conversation with one started version of a service, over whatever its tier runs it in. */
 import type { Clock } from '../../core/clock.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
-import { LogLimit, Outbox, readFromWorker, type Control, type FromWorker, type LogLevel, type ToWorker } from '../../services/sdk/wire.ts'
+import { LogLimit, Outbox, plainFields, readFromWorker, type Control, type FromWorker, type LogLevel, type ToWorker } from '../../services/sdk/wire.ts'
 import type { SupervisorLimits } from './limits.ts'
 import { patiently } from './patience.ts'
 import type { StartTransport, Transport, Usage } from './transport.ts'
@@ -152,6 +152,6 @@ export class Link {
   }
 
   #log(level: LogLevel, message: string, fields: Record<string, unknown>): void {
-    if (this.#logLimit.admit(this.#options.clock.monotonicMs())) this.#options.on.log(level, message, fields)
+    if (this.#logLimit.admit(this.#options.clock.monotonicMs())) this.#options.on.log(level, message, plainFields(fields))
   }
 }

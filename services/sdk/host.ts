@@ -8,7 +8,7 @@ import { guarded } from './guard.ts'
 import { checksumOf, seal, sharedBytes, unseal } from './hand-over.ts'
 import { Incoming, ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule } from './service.ts'
-import { LogLimit, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type SealedSnapshot, type ToWorker } from './wire.ts'
+import { LogLimit, plainFields, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type SealedSnapshot, type ToWorker } from './wire.ts'
 
 export interface HostOptions {
   /** Evaluates the payload; called once, at the first load. */
@@ -213,16 +213,6 @@ export class ServiceHost {
       message: String(message).slice(0, WIRE_LIMITS.logMessageCharsMax),
       fields: plainFields(fields),
     })
-  }
-}
-
-/** Fields as plain JSON of bounded length. */
-function plainFields(fields: Record<string, unknown>): Record<string, unknown> {
-  try {
-    const text = JSON.stringify(fields) ?? '{}'
-    return text.length <= WIRE_LIMITS.logFieldsCharsMax ? JSON.parse(text) : { truncated: text.slice(0, WIRE_LIMITS.logFieldsCharsMax) }
-  } catch (error) {
-    return { unprintable: textOf(error).slice(0, 200) }
   }
 }
 

@@ -53,6 +53,11 @@ export function isFields(raw: unknown): raw is Fields {
   return chars <= METADATA_LIMITS.charsMax
 }
 
+/** Whether one field may go with a call that a service makes of another. Keys that begin with "offbox-" are the agent's. */
+export function isCallField(key: string, value: unknown, valueCharsMax: number): value is string {
+  return /^[0-9a-z_.-]{1,64}$/.test(key) && !key.startsWith('offbox-') && typeof value === 'string' && value.length <= valueCharsMax
+}
+
 /** The textual part of what a client sent. */
 export function textOf(metadata: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
   let text = metadata

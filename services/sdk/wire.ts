@@ -6,7 +6,8 @@ import { isErrorCode, type ErrorCode } from '../../core/errors.ts'
 import type { Health } from '../../core/health.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import type { MethodKind } from '../../proto/codec.ts'
-import { isFields, type Fields } from './metadata.ts'
+import { textOfThrown } from './guard.ts'
+import { isCallField, isFields, type Fields } from './metadata.ts'
 import type { Snapshot } from './service.ts'
 
 export type { Snapshot } from './service.ts'
@@ -226,6 +227,16 @@ export function exactCopy(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes)
 }
 
+/** Fields of a log line as plain JSON of bounded length. Both sides see to it: a service may have got hold of the port. */
+export function plainFields(fields: Record<string, unknown>): Record<string, unknown> {
+  try {
+    const text = JSON.stringify(fields) ?? '{}'
+    return text.length <= WIRE_LIMITS.logFieldsCharsMax ? JSON.parse(text) : { truncated: text.slice(0, WIRE_LIMITS.logFieldsCharsMax) }
+  } catch (error) {
+    return { unprintable: textOfThrown(error).slice(0, 200) }
+  }
+}
+
 /** Whatever was thrown, as it crosses. A bundle brings its own copy of OffboxError, so the class cannot be asked. */
 export function toWireError(error: unknown): WireError {
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown }
@@ -275,7 +286,7 @@ function isChannelMessage({ type, bytes, count, method, kind, timeoutMs, under, 
 function isMetadata(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false
   const entries = Object.entries(value)
-  return entries.length <= WIRE_LIMITS.metadataKeysMax && entries.every(([key, text]) => isText(key, 64) && isText(text, WIRE_LIMITS.metadataCharsMax))
+  return entries.length <= WIRE_LIMITS.metadataKeysMax && entries.every(([key, text]) => isCallField(key, text, WIRE_LIMITS.metadataCharsMax))
 }
 
 /** @throws Error */

@@ -31,6 +31,8 @@ t.test('a copy shows nothing of the pool it came from', async (t) => {
 
 t.test('every malformed message from a worker is refused', async (t) => {
   const bytes = new Uint8Array(1)
+  const opening = (metadata: unknown) => ({ type: 'channelOpen', channel: 1, method: '/t/T', kind: 'unary', metadata })
+  const keys = Array.from({ length: WIRE_LIMITS.metadataKeysMax + 1 }, (_, index) => [`key-${index}`, 'v'] as const)
   const good = [
     { type: 'data', call: 1, bytes },
     { type: 'end', call: 1 },
@@ -41,6 +43,9 @@ t.test('every malformed message from a worker is refused', async (t) => {
     { type: 'done', id: 1, value: {} },
     { type: 'capability', id: 1, capability: 'proc', operation: 'read', input: undefined },
     { type: 'log', level: 'info', message: 'm', fields: {} },
+    opening({}),
+    opening({ 'x-trace.id_1': 'v'.repeat(WIRE_LIMITS.metadataCharsMax), ['k'.repeat(64)]: '' }),
+    opening(Object.fromEntries(keys.slice(1))),
   ]
   t.equal(readFromWorker(good), good)
   const bad: unknown[] = [
@@ -60,6 +65,11 @@ t.test('every malformed message from a worker is refused', async (t) => {
     { type: 'capability', id: 1, capability: 7, operation: 'read' },
     { type: 'log', level: 'shout', message: 'm', fields: {} },
     { type: 'log', level: 'info', message: 'm', fields: null },
+    opening(null),
+    opening(Object.fromEntries(keys)),
+    opening({ key: 1 }),
+    opening({ key: 'v'.repeat(WIRE_LIMITS.metadataCharsMax + 1) }),
+    ...['', 'Upper', 'a b', 'a\nb', ':path', 'k'.repeat(65), 'offbox-call-depth'].map((key) => opening({ [key]: 'v' })),
   ]
   for (const one of bad) t.throws(() => readFromWorker([one]), { message: /malformed/ }, JSON.stringify(one)?.slice(0, 60))
   t.throws(() => readFromWorker(good[0]), { message: 'not a batch' })
