@@ -1,6 +1,5 @@
 /** Where a passphrase comes from: a prompt without echo, a private file, or a file descriptor. Never an argument, never the environment. */
-import { openSync, readFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { closeSync, openSync, readSync } from 'node:fs'
 import { ReadStream, WriteStream } from 'node:tty'
 import { messageOf, OffboxError } from '../../core/errors.ts'
 import { checkPrivate } from './key-file.ts'
@@ -31,19 +30,31 @@ export function fromText(text: string, where: string): PassphraseSource {
 /** @throws HOME_INVALID the file is open to others */
 export async function fromFile(path: string): Promise<PassphraseSource> {
   await checkPrivate(path)
-  const bytes = await readFile(path)
-  if (bytes.length > passphraseBytesMax) throw new OffboxError('ARGUMENT_INVALID', `${path} has more than ${passphraseBytesMax} bytes`)
-  return fromText(bytes.toString('utf8'), path)
+  const fd = openSync(path, 'r')
+  try {
+    return fromText(readBounded(fd, path), path)
+  } finally {
+    closeSync(fd)
+  }
 }
 
-/** @throws ARGUMENT_INVALID nothing to read there */
+/** @throws ARGUMENT_INVALID nothing to read there, or too much */
 export function fromDescriptor(fd: number): PassphraseSource {
+  const where = `file descriptor ${fd}`
+  return fromText(readBounded(fd, where), where)
+}
+
+/** To its end, which is at most one byte past the bound: a passphrase cut short is another passphrase. */
+function readBounded(fd: number, where: string): string {
+  const bytes = Buffer.alloc(passphraseBytesMax + 1)
+  let length = 0
   try {
-    return fromText(readFileSync(fd, 'utf8').slice(0, passphraseBytesMax), `file descriptor ${fd}`)
+    for (let read = -1; read !== 0 && length < bytes.length; length += read) read = readSync(fd, bytes, length, bytes.length - length, null)
   } catch (error) {
-    if (error instanceof OffboxError) throw error
-    throw new OffboxError('ARGUMENT_INVALID', `file descriptor ${fd} cannot be read: ${messageOf(error)}`, { cause: error })
+    throw new OffboxError('ARGUMENT_INVALID', `${where} cannot be read: ${messageOf(error)}`, { cause: error })
   }
+  if (length > passphraseBytesMax) throw new OffboxError('ARGUMENT_INVALID', `${where} has more than ${passphraseBytesMax} bytes`)
+  return bytes.toString('utf8', 0, length)
 }
 
 /** Asks at the terminal, whatever stdin and stdout are. */
