@@ -1,6 +1,6 @@
 /**
- * One change of a repository: what shall be different, and then `signed`, which writes every file that follows from it (a new role needs a
- * new snapshot, a new snapshot a new timestamp) and signs each with the keys that the root, or the delegation, demands.
+ * One change of a repository: of what shall be different (`Wishes`), `change` makes every file that follows from it (a new role needs a
+ * new snapshot, a new snapshot a new timestamp), each signed with the keys that the root, or the delegation, demands. In memory alone.
  */
 import { OffboxError } from '../../core/errors.ts'
 import { TUF_LIMITS } from '../../core/tuf/limits.ts'

@@ -1,6 +1,6 @@
 /**
- * A repository in memory: the metadata in force, and the exact bytes of each file. Read whole, checked, changed by `Change` and published
- * whole. Nothing here trusts the disk: what does not verify is not used.
+ * A repository in memory: the metadata in force, and the exact bytes of each file. `openRepository` verifies what was read: all that is in
+ * force, and of the chain of roots the newest by its own keys and by those of the one before. change.ts makes the next one of it.
  */
 import { createHash } from 'node:crypto'
 import { messageOf, OffboxError } from '../../core/errors.ts'

@@ -7,7 +7,7 @@ import { TUF_LIMITS } from '../../core/tuf/limits.ts'
 import { type DelegatedRole, type RoleKeys, servicePaths, serviceRole, TOP_ROLES, type TopRole, type TufKey } from '../../core/tuf/metadata.ts'
 import { makeDirectory } from '../home/atomic.ts'
 import { lockHome } from '../home/lock.ts'
-import { change, delegations, listed, type RootContent, type Wishes } from './change.ts'
+import { change, delegations, LIFETIME_MS, listed, type RootContent, type Wishes } from './change.ts'
 import { type Disk, nodeDisk, readGeneration, writeGeneration } from './generations.ts'
 import type { KeyRing, OpenKey } from './key-ring.ts'
 import { delegationOf, latestRoot, openRepository, type Repository } from './repository.ts'
@@ -68,6 +68,12 @@ export async function delegate(
     const before = await readTrust(context.path)
     const name = serviceRole(service)
     if (delegationOf(before.targets.signed, name)) throw new OffboxError('STATE_REFUSED', `${name} is delegated already; rotate it, or revoke it first`)
+    if (publicKeys.length === 0) {
+      if (!(threshold >= 1 && threshold <= TUF_LIMITS.keysPerRoleMax)) {
+        throw new OffboxError('ARGUMENT_INVALID', `a threshold of ${threshold}: at least 1, at most ${TUF_LIMITS.keysPerRoleMax}`)
+      }
+      await requireSigners(context.keys, before, ['targets'])
+    }
     const keys =
       publicKeys.length > 0 ? publicKeys.map(tufKeyOf) : (await context.keys.make(name, threshold, directory ? [directory] : [])).map(({ key }) => key)
     const table = Object.fromEntries(keys.map((key) => [tufKeyId(key), key]))
@@ -93,6 +99,7 @@ export async function delegate(
 export async function rotate(context: TrustContext, role: string, options: { replace?: string; directories?: readonly string[] } = {}): Promise<Repository> {
   return await locked(context, async () => {
     const before = await readTrust(context.path)
+    await requireSigners(context.keys, before, [], new Map([[role, goneOf(before, role, options.replace)]]))
     return await publishChange(context, before, await replaced(context, before, role, options.replace, options.directories))
   })
 }
@@ -116,12 +123,10 @@ export async function refresh(context: TrustContext, roles: readonly string[] = 
     const known = [...TOP_ROLES, ...before.roles.keys()]
     const unknown = roles.find((role) => !known.includes(role))
     if (unknown !== undefined) throw new OffboxError('ARGUMENT_INVALID', `no role ${JSON.stringify(unknown)}; there are ${known.join(', ')}`)
-    const half = Date.parse(before.snapshot.signed.expires) - context.nowMs < HALF_SNAPSHOT_MS
+    const half = Date.parse(before.snapshot.signed.expires) - context.nowMs < LIFETIME_MS.snapshot / 2
     return await publishChange(context, before, { again: new Set([...roles, ...(half ? ['snapshot'] : [])]) })
   })
 }
-
-const HALF_SNAPSHOT_MS = 15 * 24 * 60 * 60 * 1000
 
 /** Changes what delegated roles list; `next` answers the new content by role. For publishing bundles. */
 export async function changeRoles(context: TrustContext, next: (before: Repository) => Promise<NonNullable<Wishes['roles']>>): Promise<Repository> {
@@ -144,12 +149,17 @@ async function revocation(context: TrustContext, before: Repository, what: strin
   const keyid = keyids[0]
   if (keyid === undefined) throw new OffboxError('ARGUMENT_INVALID', `no key, delegation or target ${JSON.stringify(what)} is trusted; see offbox trust status`)
   context.keys.avoid(keyid)
-  const lists = [...TOP_ROLES.filter((role) => root.roles[role].keyids.includes(keyid)), ...rolesOf(before).filter((one) => one.keyids.includes(keyid))]
+  const lists = [
+    ...TOP_ROLES.filter((role) => root.roles[role].keyids.includes(keyid)),
+    ...rolesOf(before)
+      .filter((one) => one.keyids.includes(keyid))
+      .map(({ name }) => name),
+  ]
+  await requireSigners(context.keys, before, [], new Map(lists.map((role) => [role, [keyid]])))
   let wishes: Wishes = {}
   let seen = before
   for (const role of lists) {
-    const name = typeof role === 'string' ? role : role.name
-    const next = await replaced(context, seen, name, keyid, directories)
+    const next = await replaced(context, seen, role, keyid, directories)
     wishes = { ...wishes, ...next, again: new Set([...(wishes.again ?? []), ...(next.again ?? [])]) }
     seen = withWishes(seen, next)
   }
@@ -165,16 +175,9 @@ async function replaced(
   directories: readonly string[] | undefined,
 ): Promise<Wishes> {
   const root = latestRoot(before).signed
-  const top = TOP_ROLES.find((one) => one === role)
-  const old: RoleKeys | undefined = top ? root.roles[top] : delegationOf(before.targets.signed, role)
-  if (!old)
-    throw new OffboxError(
-      'ARGUMENT_INVALID',
-      `no role ${JSON.stringify(role)}; there are ${[...TOP_ROLES, ...rolesOf(before).map((one) => one.name)].join(', ')}`,
-    )
-  const gone = replace === undefined ? old.keyids : old.keyids.filter((keyid) => replace.length >= 16 && keyid.startsWith(replace))
-  if (gone.length === 0)
-    throw new OffboxError('ARGUMENT_INVALID', `${role} has no key ${replace}; it has ${old.keyids.map((id) => id.slice(0, 16)).join(', ')}`)
+  const top = topRole(role)
+  const old = roleOf(before, role)
+  const gone = goneOf(before, role, replace)
   const made = await keys.make(role, gone.length, directories)
   const fresh = { keyids: [...old.keyids.filter((keyid) => !gone.includes(keyid)), ...made.map(({ keyid }) => keyid)], threshold: old.threshold }
   if (!top) {
@@ -183,6 +186,52 @@ async function replaced(
   }
   const roles = { ...root.roles, [top]: fresh }
   return { root: { keys: listed({ ...root.keys, ...tableOf(made) }, Object.values(roles)), roles }, again: new Set(top === 'root' ? [] : [top]) }
+}
+
+const topRole = (role: string): TopRole | undefined => TOP_ROLES.find((one) => one === role)
+
+/** @throws ARGUMENT_INVALID no such role */
+function roleOf(before: Repository, role: string): RoleKeys {
+  const top = topRole(role)
+  const found: RoleKeys | undefined = top ? latestRoot(before).signed.roles[top] : delegationOf(before.targets.signed, role)
+  if (found) return found
+  const known = [...TOP_ROLES, ...rolesOf(before).map((one) => one.name)]
+  throw new OffboxError('ARGUMENT_INVALID', `no role ${JSON.stringify(role)}; there are ${known.join(', ')}`)
+}
+
+/** The keys of a role that are to be replaced. @throws ARGUMENT_INVALID none */
+function goneOf(before: Repository, role: string, replace: string | undefined): readonly string[] {
+  const { keyids } = roleOf(before, role)
+  const gone = replace === undefined ? keyids : keyids.filter((keyid) => replace.length >= 16 && keyid.startsWith(replace))
+  if (gone.length > 0) return gone
+  throw new OffboxError('ARGUMENT_INVALID', `${role} has no key ${replace}; it has ${keyids.map((id) => id.slice(0, 16)).join(', ')}`)
+}
+
+/**
+ * Opens what a change will have to be signed with, as far as it is there already: no key is made for a change that cannot be signed.
+ * @param changed roles whose metadata changes; what follows from it is added here
+ * @param gone by role, the keys that new ones will replace: they need not be there, unless they are of the root in force
+ * @throws TRUST_THRESHOLD, TRUST_KEY_LOCKED
+ */
+async function requireSigners(
+  keys: KeyRing,
+  before: Repository,
+  changed: readonly string[],
+  gone: ReadonlyMap<string, readonly string[]> = new Map(),
+): Promise<void> {
+  const signing = new Set([...changed, ...gone.keys()])
+  const services = [...signing].filter((role) => !topRole(role))
+  if (services.length > 0) signing.add('targets')
+  if (signing.has('targets')) signing.add('snapshot')
+  signing.add('timestamp')
+  if ([...gone.keys()].some(topRole)) await keys.signersFor('the root in force', latestRoot(before).signed.roles.root)
+  for (const role of signing) {
+    // A service that has signed nothing yet signs nothing now.
+    if (!topRole(role) && !before.roles.has(role)) continue
+    const { keyids, threshold } = roleOf(before, role)
+    const lost = gone.get(role) ?? []
+    await keys.signersFor(role, { keyids: keyids.filter((keyid) => !lost.includes(keyid)), threshold: Math.max(0, threshold - lost.length) })
+  }
 }
 
 /** As the repository would look to the next step of the same change; only what such a step reads. */

@@ -216,6 +216,43 @@ t.test('a revoked root key does not even sign its own end while others are at ha
   t.ok(await client.update(await trust.read(), 'telemetry', '1.0.0'))
 })
 
+t.test('no key is made for a change that cannot be signed', async (t) => {
+  const { trust } = await started(t)
+  const role = (await trust.read()).targets.signed.delegations?.roles[0]?.keyids[0] as string
+  const keys = () => readdirSync(keysOf(trust.path)).sort()
+  const away = ownDirectory(dirname(trust.path), 'away')
+  const attempts: readonly (readonly [string, (context: TrustContext) => Promise<unknown>])[] = [
+    ['root', async (context) => await rotate(context, 'timestamp')],
+    ['timestamp', async (context) => await rotate(context, 'root')],
+    ['snapshot', async (context) => await rotate(context, 'targets')],
+    ['targets', async (context) => await rotate(context, 'service-telemetry')],
+    ['targets', async (context) => await revoke(context, role)],
+    ['timestamp', async (context) => await delegate(context, 'routing')],
+  ]
+  for (const [gone, attempt] of attempts) {
+    const moved = keys().filter((name) => name.startsWith(`${gone}-`))
+    t.ok(moved.length > 0)
+    for (const name of moved) renameSync(join(keysOf(trust.path), name), join(away, name))
+    const before = keys()
+    await t.rejects(attempt(trust.context({ passphrase: PASSPHRASE })), { code: 'TRUST_THRESHOLD' }, `without ${gone}`)
+    t.same(keys(), before, 'nothing was made')
+    for (const name of moved) renameSync(join(away, name), join(keysOf(trust.path), name))
+  }
+  const before = keys()
+  for (const threshold of [0, 17]) {
+    await t.rejects(delegate(trust.context({ passphrase: PASSPHRASE }), 'routing', { threshold }), { code: 'ARGUMENT_INVALID' }, `${threshold} keys`)
+  }
+  t.same(keys(), before, 'nor more of them than a role may have')
+  const [lost = ''] = keys().filter((name) => name.startsWith('timestamp-'))
+  renameSync(join(keysOf(trust.path), lost), join(away, lost))
+  await rotate(trust.context({ passphrase: PASSPHRASE }), 'timestamp')
+  t.notSame(
+    (await trust.read()).roots.at(-1)?.signed.roles.timestamp,
+    (await trust.read()).roots[0]?.signed.roles.timestamp,
+    'a lost key is replaced without it',
+  )
+})
+
 t.test('a bundle, or a whole service, can be withdrawn', async (t) => {
   const { trust, client, put } = await started(t)
   await put('1.1.0')
