@@ -82,8 +82,9 @@ export class BundleStore {
       const before = await this.active(service).catch(() => null)
       if (before && before.changeId !== changeId && !fallenBack) await this.#files.writeJson(this.#at(service, LAST_GOOD), before)
       await this.#files.writeJson(this.#at(service, 'active'), candidate)
-      await this.#files.remove(path)
       if (fallenBack) await this.#files.remove(this.#at(service, LAST_GOOD))
+      // Last: as long as it is there, all of this is done again after a cut.
+      await this.#files.remove(path)
     } else if ((await this.active(service))?.changeId !== changeId) {
       throw new OffboxError('STORE_CORRUPT', `the candidate of change ${changeId} is gone`)
     }

@@ -5,7 +5,7 @@ import { FloorStore } from '../../../agent/trust/floors.ts'
 import { BundleStore } from '../../../agent/trust/store.ts'
 import { verifyBundle } from '../../../agent/trust/verify.ts'
 import { joinBundle, splitBundle } from '../../../core/bundle-format.ts'
-import { FakeFileSystem } from '../../fakes/file-system.ts'
+import { Cut, FakeFileSystem } from '../../fakes/file-system.ts'
 import { flipBit, makeBundle, makeFloors, makeKey, signManifest, trust } from '../../fixtures/bundles.ts'
 
 const key = makeKey()
@@ -104,4 +104,40 @@ t.test('a stored bundle is verified again at every load', async (t) => {
   disk.rot('/state/bundles/counter/1.0.0.offbox')
   await t.rejects(store.load('counter', '1.0.0'), { code: 'STORE_CORRUPT' })
   await t.rejects(store.load('../../etc', '1.0.0'), { code: 'ARGUMENT_INVALID' })
+})
+
+t.test('a fall-back that is cut anywhere and made again leaves no last good version, least of all the one that is active', async (t) => {
+  const disk = new FakeFileSystem()
+  const on = (disk: FakeFileSystem) => new BundleStore(new AtomicFiles(disk), '/state', keys)
+  for (const [version, changeId] of [
+    ['1.0.0', 'one'],
+    ['1.1.0', 'two'],
+  ] as const) {
+    await on(disk).stage('counter', makeBundle(key, { name: 'counter', version }), { version, config: {}, changeId })
+    await on(disk).commit('counter', changeId)
+  }
+  t.match(await on(disk).lastGood('counter'), { version: '1.0.0' })
+  await on(disk).stage('counter', null, { version: '1.0.0', config: {}, changeId: 'back' })
+  for (const after of ['kill', 'power'] as const) {
+    for (let at = 1; ; at++) {
+      const cut = disk.restarted('kill')
+      cut.cutAt(at)
+      const done = await on(cut)
+        .commit('counter', 'back', { fallenBack: true })
+        .then(
+          () => true,
+          (error) => t.ok(error instanceof Cut) && false,
+        )
+      const found = cut.restarted(after)
+      await new AtomicFiles(found).sweep('/state')
+      const again = on(found)
+      await again.commit('counter', 'back', { fallenBack: true })
+      t.match(await again.active('counter'), { version: '1.0.0', changeId: 'back' }, `${after} at ${at}`)
+      t.equal(await again.lastGood('counter'), null, `${after} at ${at}`)
+      t.equal(await again.candidate('counter', 'back'), null, `${after} at ${at}`)
+      if (!done) continue
+      t.ok(at > 5, `all ${at - 1} operations were cut`)
+      break
+    }
+  }
 })
