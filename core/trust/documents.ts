@@ -55,6 +55,10 @@ export function packDocuments({ roots, timestamp, snapshot, targets }: Documents
   return { roots: roots.map(text), timestamp: text(timestamp), snapshot: text(snapshot), targets: named }
 }
 
+export function sameDocuments(one: Documents, other: Documents): boolean {
+  return JSON.stringify(packDocuments(one)) === JSON.stringify(packDocuments(other))
+}
+
 /** Checks the shape only: what it holds is as unverified as before. @throws STORE_CORRUPT */
 export function unpackDocuments(raw: unknown): Documents {
   const { roots, timestamp, snapshot, targets } = (raw ?? {}) as { [key: string]: unknown }

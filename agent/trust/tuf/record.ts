@@ -5,7 +5,10 @@ import type { SignedStatement } from '../../../core/trust/statement.ts'
 
 /** Metadata kept. A chain of a hundred roots and the roles of fifty services fit; beyond it the roles unused for longest go. */
 export const documentsBytesMax = 1024 * 1024
-/** Base64 adds a third; the statement and names are small beside it. */
+/**
+ * Base64 adds a third; the statement and names are small beside it. Roots alone could outgrow it: they are never dropped, since without one
+ * of them the newest is not believed.
+ */
 export const recordBytesMax = 2 * 1024 * 1024
 
 export interface TrustRecord {
@@ -16,10 +19,13 @@ export interface TrustRecord {
 
 export const EMPTY_RECORD: TrustRecord = { documents: NO_DOCUMENTS, statement: null }
 
+/** @throws STORE_FULL it would be longer than what `unpackRecord` takes */
 export function packRecord({ documents, statement }: TrustRecord): Uint8Array {
   const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
   const witness = statement && { statement: text(statement.statement), keyId: statement.keyId, signature: text(statement.signature) }
-  return new TextEncoder().encode(JSON.stringify({ schema: 1, documents: packDocuments(documents), witness }))
+  const bytes = new TextEncoder().encode(JSON.stringify({ schema: 1, documents: packDocuments(documents), witness }))
+  if (bytes.length > recordBytesMax) throw new OffboxError('STORE_FULL', `metadata to keep takes ${bytes.length} bytes, more than ${recordBytesMax}`)
+  return bytes
 }
 
 /** Checks the shape only: nothing of it is verified yet. @throws STORE_CORRUPT */
@@ -39,10 +45,6 @@ export function pruned(documents: Documents): Documents {
     if (role !== 'targets') targets.delete(role)
   }
   return { ...documents, targets }
-}
-
-export function sameDocuments(one: Documents, other: Documents): boolean {
-  return JSON.stringify(packDocuments(one)) === JSON.stringify(packDocuments(other))
 }
 
 function unpackStatement(raw: unknown): SignedStatement {

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import type { Clock } from '../../../core/clock.ts'
 import { messageOf, OffboxError } from '../../../core/errors.ts'
 import type { TrustedKeys } from '../../../core/signing.ts'
-import { type Documents, NO_DOCUMENTS, NO_SOURCE, sourceOf } from '../../../core/trust/documents.ts'
+import { type Documents, NO_DOCUMENTS, NO_SOURCE, sameDocuments, sourceOf } from '../../../core/trust/documents.ts'
 import { type Heights, highest, isBelow, requireHeights } from '../../../core/trust/heights.ts'
 import { DEVICE_RULES, type MetadataRules, remembering } from '../../../core/trust/rules.ts'
 import { NONCE_BYTES, readStatement, type SignedStatement, type Statement } from '../../../core/trust/statement.ts'
@@ -16,7 +16,7 @@ import { Verification, type VerifiedTarget } from '../../../core/trust/verificat
 import { filesOf, type MetadataPush } from '../../../core/tuf/push.ts'
 import type { AtomicFiles } from '../../store/atomic.ts'
 import { Copies } from './copies.ts'
-import { EMPTY_RECORD, packRecord, pruned, sameDocuments, type TrustRecord, unpackRecord } from './record.ts'
+import { EMPTY_RECORD, packRecord, pruned, type TrustRecord, unpackRecord } from './record.ts'
 
 /** A statement answers a nonce that is no older: a relay takes milliseconds, a person with a recorded answer does not. */
 export const challengeLifetimeMs = 60_000
@@ -121,7 +121,7 @@ export class TufTrust {
 
   /**
    * Verifies pushed metadata and says what it vouches for. What was accepted on the way is kept also when a later part is refused, as TUF
-   * demands; versions it has seen are never taken back. Durable when it resolves. A push of roots alone, with no `paths`, only moves the root.
+   * demands, as far as the store takes it; versions it has seen are never taken back. Durable when it resolves. A push of roots alone, with no `paths`, only moves the root.
    * @param paths of targets, e.g. "services/telemetry/1.1.0.offbox"
    * @returns in the order of `paths`
    * @throws TRUST_MALFORMED, TRUST_THRESHOLD, TRUST_ROLLBACK, TRUST_EXPIRED, TRUST_MISMATCH, TRUST_UNAVAILABLE, TRUST_UNLISTED, STORE_FULL
@@ -131,20 +131,26 @@ export class TufTrust {
       if (this.#needsWitness) throw new OffboxError('TRUST_UNAVAILABLE', 'there is no statement of the witness since this start')
       const files = filesOf(push)
       const verification = this.#verification(this.#record.documents, sourceOf(files))
-      try {
-        if (!files.has('timestamp.json') && paths.length === 0) {
-          await verification.refreshRoot()
-          return []
-        }
-        await verification.refresh()
-        this.#requireFloor(verification.heights)
-        const targets: VerifiedTarget[] = []
-        for (const path of paths) targets.push(await find(verification, path))
-        return targets
-      } finally {
-        await this.#keepAccepted(verification)
-      }
+      const targets = await this.#vouched(verification, files, paths).catch(async (refusal) => {
+        // Why it was refused is what to tell; the next push that is taken tells of a store that is still full.
+        await this.#keepAccepted(verification).catch(() => {})
+        throw refusal
+      })
+      await this.#keepAccepted(verification)
+      return targets
     })
+  }
+
+  async #vouched(verification: Verification, files: ReadonlyMap<string, Uint8Array>, paths: readonly string[]): Promise<VerifiedTarget[]> {
+    if (!files.has('timestamp.json') && paths.length === 0) {
+      await verification.refreshRoot()
+      return []
+    }
+    await verification.refresh()
+    this.#requireFloor(verification.heights)
+    const targets: VerifiedTarget[] = []
+    for (const path of paths) targets.push(await find(verification, path))
+    return targets
   }
 
   async #load(): Promise<void> {

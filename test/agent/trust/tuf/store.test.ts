@@ -1,7 +1,7 @@
 import t from 'tap'
 import { COPY_NAMES } from '../../../../agent/trust/tuf/copies.ts'
-import { documentsBytesMax, pruned } from '../../../../agent/trust/tuf/record.ts'
-import { sizeOf } from '../../../../core/trust/documents.ts'
+import { documentsBytesMax, packRecord, pruned, recordBytesMax, unpackRecord } from '../../../../agent/trust/tuf/record.ts'
+import { NO_DOCUMENTS, sizeOf } from '../../../../core/trust/documents.ts'
 import { Cut, failure } from '../../../fakes/file-system.ts'
 import { STORE, TrustingDevice } from './device.ts'
 import { Repository } from './repository.ts'
@@ -85,6 +85,26 @@ t.test('a full disk fails the update, and the one after it succeeds', async (t) 
   await t.rejects(trust.update(next.push, [next.path]), { code: 'STORE_FULL' })
   device.disk.before = () => {}
   await trust.update(next.push, [next.path])
+})
+
+t.test('a push that is refused says why, also when what was accepted of it cannot be stored', async (t) => {
+  const { device, next } = await twoReleases()
+  const trust = await device.start()
+  device.disk.before = (_, name) => {
+    if (name === 'create') throw failure('ENOSPC')
+  }
+  await t.rejects(trust.update(next.push, ['services/telemetry/9.9.9.offbox']), { code: 'TRUST_UNLISTED' })
+  device.disk.before = () => {}
+  await trust.update(next.push, [next.path])
+  t.equal((await device.start()).heights?.timestamp, 3)
+})
+
+t.test('nothing is stored that could not be read again', async (t) => {
+  const record = (rootBytes: number) => ({ documents: { ...NO_DOCUMENTS, roots: [new Uint8Array(rootBytes)] }, statement: null })
+  const around = packRecord(record(3)).length - 4
+  const most = Math.floor((recordBytesMax - around) / 4) * 3
+  t.equal(unpackRecord(packRecord(record(most))).documents.roots[0]?.length, most)
+  t.throws(() => packRecord(record(most + 3)), { code: 'STORE_FULL' })
 })
 
 t.test('two updates at once are taken one after the other', async (t) => {
