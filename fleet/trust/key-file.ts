@@ -7,8 +7,10 @@ import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import nacl from 'tweetnacl'
 import { OffboxError } from '../../core/errors.ts'
+import { keyIdOf } from '../../core/signing.ts'
 import { tufKeyId, tufKeyOf } from '../../core/tuf/keys.ts'
 import { readIfThere, writeAtomic } from '../home/atomic.ts'
+import type { SigningKey } from '../home/keys.ts'
 
 /** What scrypt is given: 2^costLog2 blocks of 1 KiB, so 17 takes 128 MiB and half a second. */
 export interface KdfParameters {
@@ -76,6 +78,13 @@ export function openKeyFile(file: KeyFile, key: Uint8Array): Uint8Array | null {
   const { publicKey } = nacl.sign.keyPair.fromSeed(seed)
   if (!nacl.verify(publicKey, file.publicKey)) throw new OffboxError('STORE_CORRUPT', `${file.path}: its public key is not the one that belongs to it`)
   return seed
+}
+
+/** The key of a seed, which is cleared. */
+export function signingKeyOf(seed: Uint8Array): SigningKey {
+  const { publicKey, secretKey } = nacl.sign.keyPair.fromSeed(seed)
+  seed.fill(0)
+  return { keyId: keyIdOf(publicKey), publicKey, sign: (message) => nacl.sign.detached(message, secretKey) }
 }
 
 /**

@@ -1,13 +1,11 @@
 /** The private keys at hand: those of the home and of the directories named, opened one by one as they are needed. */
 import { mkdir } from 'node:fs/promises'
-import nacl from 'tweetnacl'
 import { OffboxError } from '../../core/errors.ts'
-import { keyIdOf } from '../../core/signing.ts'
 import type { RoleKeys, TufKey } from '../../core/tuf/metadata.ts'
 import { tufKeyId, tufKeyOf } from '../../core/tuf/keys.ts'
 import type { TufSigner } from '../../core/tuf/signatures.ts'
 import type { SigningKey } from '../home/keys.ts'
-import { deriveKey, type KdfParameters, type KeyFile, makeKeyFile, newKdf, openKeyFile, readKeyFiles } from './key-file.ts'
+import { deriveKey, type KdfParameters, type KeyFile, makeKeyFile, newKdf, openKeyFile, readKeyFiles, signingKeyOf } from './key-file.ts'
 import type { PassphraseSource } from './passphrase.ts'
 
 /** A key that can sign metadata (by `keyid`) and bundles (by `bundleKey`, whose id is over the raw public key). */
@@ -130,9 +128,7 @@ export class KeyRing {
 }
 
 function openKey(seed: Uint8Array): OpenKey {
-  const { publicKey, secretKey } = nacl.sign.keyPair.fromSeed(seed)
-  seed.fill(0)
-  const key = tufKeyOf(publicKey)
-  const sign = (message: Uint8Array) => nacl.sign.detached(message, secretKey)
-  return { keyid: tufKeyId(key), key, sign, bundleKey: { keyId: keyIdOf(publicKey), publicKey, sign } }
+  const bundleKey = signingKeyOf(seed)
+  const key = tufKeyOf(bundleKey.publicKey)
+  return { keyid: tufKeyId(key), key, sign: bundleKey.sign, bundleKey }
 }

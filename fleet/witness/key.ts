@@ -1,9 +1,7 @@
 /** The witness's own key: sealed under a passphrase, like those of the repository, in the witness's directory. */
-import nacl from 'tweetnacl'
 import { OffboxError } from '../../core/errors.ts'
-import { keyIdOf } from '../../core/signing.ts'
 import type { SigningKey } from '../home/keys.ts'
-import { deriveKey, makeKeyFile, newKdf, openKeyFile, readKeyFiles } from '../trust/key-file.ts'
+import { deriveKey, makeKeyFile, newKdf, openKeyFile, readKeyFiles, signingKeyOf } from '../trust/key-file.ts'
 import type { PassphraseSource } from '../trust/passphrase.ts'
 
 const ROLE = 'witness'
@@ -13,7 +11,7 @@ export async function makeWitnessKey(directory: string, passphrases: PassphraseS
   if ((await readKeyFiles(directory)).length > 0) return await openWitnessKey(directory, passphrases)
   const kdf = newKdf()
   const wrapping = { key: await deriveKey(await passphrases.create('the witness key'), kdf), kdf }
-  return signingKey((await makeKeyFile(directory, ROLE, wrapping)).seed)
+  return signingKeyOf((await makeKeyFile(directory, ROLE, wrapping)).seed)
 }
 
 /** @throws HOME_INVALID there is none, it is open to others, or no passphrase opens it; STORE_CORRUPT */
@@ -24,11 +22,6 @@ export async function openWitnessKey(directory: string, passphrases: PassphraseS
     const passphrase = await passphrases.get('the witness key', attempt)
     if (passphrase === null) throw new OffboxError('HOME_INVALID', `no passphrase given opens ${file.path}`)
     const seed = openKeyFile(file, await deriveKey(passphrase, file.kdf))
-    if (seed) return signingKey(seed)
+    if (seed) return signingKeyOf(seed)
   }
-}
-
-function signingKey(seed: Uint8Array): SigningKey {
-  const { publicKey, secretKey } = nacl.sign.keyPair.fromSeed(seed)
-  return { keyId: keyIdOf(publicKey), publicKey, sign: (message) => nacl.sign.detached(message, secretKey) }
 }

@@ -17,9 +17,8 @@ import type { PassphraseSource } from '../trust/passphrase.ts'
 import { makeWitnessKey, openWitnessKey } from './key.ts'
 import { Witness } from './witness.ts'
 
-/** Name in the witness's certificate, and where its port is looked for. */
-export const WITNESS_ID = 'witness'
-export const witnessPort = 9342
+/** Name in the witness's certificate. */
+const WITNESS_ID = 'witness'
 const CERTIFICATE_VALID_MS = 365 * 24 * 60 * 60 * 1000
 
 export interface WitnessServer {

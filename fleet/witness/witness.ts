@@ -5,7 +5,7 @@
 import { join } from 'node:path'
 import type { Clock } from '../../core/clock.ts'
 import { OffboxError } from '../../core/errors.ts'
-import { type Documents, NO_DOCUMENTS, NO_SOURCE, packDocuments, parseStored, sourceOf, unpackDocuments } from '../../core/trust/documents.ts'
+import { type Documents, NO_DOCUMENTS, NO_SOURCE, packDocuments, parseStored, sameDocuments, sourceOf, unpackDocuments } from '../../core/trust/documents.ts'
 import type { Heights } from '../../core/trust/heights.ts'
 import { DEVICE_RULES, remembering } from '../../core/trust/rules.ts'
 import { NONCE_BYTES, type SignedStatement, signStatement } from '../../core/trust/statement.ts'
@@ -82,8 +82,10 @@ export class Witness {
     if (push.files.some(({ name }) => name === 'timestamp.json')) await verification.refresh()
     else await verification.refreshRoot()
     const { documents } = verification
-    await writeAtomic(seenPath(this.#options), pack(documents, this.#nowMs()))
-    this.#documents = documents
+    if (!sameDocuments(documents, this.#documents)) {
+      await writeAtomic(seenPath(this.#options), pack(documents, this.#nowMs()))
+      this.#documents = documents
+    }
     if (verification.heights.timestamp > 0) this.#heights = verification.heights
   }
 
@@ -91,7 +93,10 @@ export class Witness {
     return new Verification({ anchor: this.#anchor, stored: this.#documents, source, nowMs: () => this.#nowMs(), rules: this.#rules })
   }
 
-  /** The witness is who tells the time, so its clock counts; but it never tells an earlier time than before. */
+  /**
+   * The witness is who tells the time, so its clock counts; but while it runs it never tells an earlier time than before. Over a restart it
+   * tells none earlier than when it last took in something new: that is what is on disk.
+   */
   #nowMs(): number {
     this.#timeMs = Math.max(this.#timeMs, this.#options.clock.nowMs())
     return this.#timeMs

@@ -13,7 +13,6 @@ interface WitnessOptions extends CommonOptions {
   readonly passphraseFile?: string
 }
 
-/** As in fleet/witness/serve.ts, which is loaded only when it runs. */
 const DEFAULT_PORT = 9342
 
 export function witnessCommands(root: Command): void {
