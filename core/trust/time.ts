@@ -45,11 +45,6 @@ export class TrustedTime {
     return Math.max(...counted.map((mark) => this.#now(mark)))
   }
 
-  /** What each source vouches for now, for showing. */
-  sources(): Readonly<Partial<Record<TimeSource, number>>> {
-    return Object.fromEntries([...this.#marks].map(([source, mark]) => [source, this.#now(mark)]))
-  }
-
   #now({ atMs, learnedMs }: Mark): number {
     return Math.floor(atMs + Math.max(0, this.#clock.monotonicMs() - learnedMs))
   }

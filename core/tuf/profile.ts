@@ -19,11 +19,7 @@ type SignedOf<R extends string> = R extends 'root' ? Root : R extends 'timestamp
  */
 export function parseMetadata<R extends string>(bytes: Uint8Array, role: R): Metadata<SignedOf<R>> {
   const file = `${role}.json`
-  return checkMetadata(parseBounded(bytes, roleBytesMax(role), file), role, file)
-}
-
-/** The rules alone, for metadata that is parsed already. Returns what it was given. @throws TRUST_MALFORMED */
-export function checkMetadata<R extends string>(raw: unknown, role: R, file = `${role}.json`): Metadata<SignedOf<R>> {
+  const raw = parseBounded(bytes, roleBytesMax(role), file)
   const check = new Check(file)
   const { signed, signatures } = check.object(raw, 'the file')
   const content = check.object(signed, 'signed')
