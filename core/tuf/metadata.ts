@@ -66,7 +66,8 @@ export interface TargetCustom {
 export interface Target {
   readonly length: number
   readonly hashes: { readonly sha256: string }
-  readonly custom: TargetCustom
+  /** Of a bundle. */
+  readonly custom?: TargetCustom
 }
 
 export interface DelegatedRole extends RoleKeys {

@@ -8,7 +8,7 @@ import { signBundle } from '../registry/make.ts'
 import { readBundle } from '../registry/verify.ts'
 import type { TargetsContent } from './change.ts'
 import { delegationOf, type Repository, sha256 } from './repository.ts'
-import { changeRoles, type TrustContext } from './trust.ts'
+import { changeListed, type TrustContext } from './trust.ts'
 
 export interface PublishOptions {
   /** Bundle keys of the fleet's anchors: a bundle must be signed by one of them, or by a key of its service. */
@@ -32,7 +32,7 @@ export interface Published {
  */
 export async function publish(context: TrustContext, files: readonly Uint8Array[], options: PublishOptions): Promise<Published[]> {
   let published: Published[] = []
-  await changeRoles(context, async (before) => {
+  await changeListed(context, async (before) => {
     published = []
     const roles = new Map<string, TargetsContent>()
     for (const file of files) {
@@ -44,7 +44,7 @@ export async function publish(context: TrustContext, files: readonly Uint8Array[
       if (there && !options.replace) throw new OffboxError('BUNDLE_EXISTS', `${one.path} is published with other bytes; raise the version`)
       roles.set(role, { targets: { ...targets, [one.path]: one.target } })
     }
-    return roles
+    return roles.size === 0 ? null : { roles }
   })
   return published
 }

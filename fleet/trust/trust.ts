@@ -128,12 +128,15 @@ export async function refresh(context: TrustContext, roles: readonly string[] = 
   })
 }
 
-/** Changes what delegated roles list; `next` answers the new content by role. For publishing bundles. */
-export async function changeRoles(context: TrustContext, next: (before: Repository) => Promise<NonNullable<Wishes['roles']>>): Promise<Repository> {
+/** Changes what roles list; `next` answers what shall be different, null for nothing. For publishing bundles and the policy. */
+export async function changeListed(
+  context: TrustContext,
+  next: (before: Repository) => Promise<Pick<Wishes, 'targets' | 'roles'> | null>,
+): Promise<Repository> {
   return await locked(context, async () => {
     const before = await readTrust(context.path)
-    const roles = await next(before)
-    return roles.size === 0 ? before : await publishChange(context, before, { roles })
+    const wishes = await next(before)
+    return wishes === null ? before : await publishChange(context, before, wishes)
   })
 }
 

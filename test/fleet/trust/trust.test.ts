@@ -287,9 +287,10 @@ t.test("a service's key cannot sign for another service", async (t) => {
   await delegate(trust.context(), 'routing')
   // What its holder would do: list a target of another service in his own role.
   const before = await trust.read()
-  const { changeRoles } = await import('../../../fleet/trust/trust.ts')
+  const { changeListed } = await import('../../../fleet/trust/trust.ts')
   const target = before.roles.get('service-telemetry')?.signed.targets['services/telemetry/1.0.0.offbox']
-  await changeRoles(trust.context(), async () => new Map([['service-routing', { targets: { 'services/telemetry/9.0.0.offbox': target as never } }]]))
+  const roles = new Map([['service-routing', { targets: { 'services/telemetry/9.0.0.offbox': target as never } }]])
+  await changeListed(trust.context(), async () => ({ roles }))
   t.equal(await client.update(await trust.read(), 'telemetry', '9.0.0'), null)
   t.ok(await client.update(await trust.read(), 'telemetry', '1.0.0'))
 })
