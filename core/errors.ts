@@ -45,6 +45,7 @@ const table = {
   TRUST_UNAVAILABLE:     { status: 'FAILED_PRECONDITION', caller: 'send what is named, then repeat',   when: 'a TUF document, or the statement of the witness, that a verdict needs is not there' },
   TRUST_UNLISTED:        { status: 'PERMISSION_DENIED',   caller: 'have the key of its service sign it', when: 'no role that may sign for this path vouches for it' },
   WITNESS_UNTRUSTED:     { status: 'PERMISSION_DENIED',   caller: 'stop, alert',                       when: 'a statement that no trusted witness signed, or not for this question' },
+  POLICY_DENIED:         { status: 'PERMISSION_DENIED',   caller: 'have the policy changed: offbox trust policy', when: 'the signed policy of the device does not let this bundle run, or there is none; the message names the rule' },
   TRUST_KEY_LOCKED:      { status: 'PERMISSION_DENIED',   caller: 'give the right passphrase',         when: 'no passphrase given opens a private key of the trust repository' },
   METHOD_CONFLICT:       { status: 'FAILED_PRECONDITION', caller: 'remove the other service first',    when: 'another service, or the agent itself, already serves a method that the manifest declares' },
   METHOD_NOT_FOUND:      { status: 'UNIMPLEMENTED',       caller: 're-read the inventory',             when: 'nothing on this device serves the method' },

@@ -25,7 +25,7 @@ t.test('every code of the table is raised somewhere, and every code in the proto
     [],
     'codes that nothing raises',
   )
-  const named = ['lifecycle', 'device', 'enrol', 'routing', 'telemetry', 'secrets', 'fleet'].flatMap(
+  const named = ['lifecycle', 'device', 'enrol', 'routing', 'telemetry', 'secrets', 'fleet', 'trust'].flatMap(
     (name) => read(`proto/offbox/v1/${name}.proto`).match(/\b[A-Z]{3,}_[A-Z_]{3,}\b/g) ?? [],
   )
   const statuses = Object.keys(grpc.status)
