@@ -3,10 +3,11 @@ import type { Capabilities } from '../../core/capabilities.ts'
 import { OffboxError } from '../../core/errors.ts'
 import type { Health } from '../../core/health.ts'
 import type { Manifest } from '../../core/manifest.ts'
-import type { Method, Plain } from '../../proto/codec.ts'
 import { fakeServices } from './fake-services.ts'
+import { sharedBytes } from './hand-over.ts'
 import { compareMethods } from './host.ts'
-import type { Call, Served, Service, ServiceModule, Snapshot } from './service.ts'
+import type { Served, Service, ServiceClient, ServiceModule, Snapshot } from './service.ts'
+import { testClient } from './testing-calls.ts'
 import { readHealth } from './wire.ts'
 
 /** What a service's manifest.json holds. */
@@ -26,14 +27,9 @@ export interface RunOptions {
 }
 
 /** A service that runs in this process. `stop` it. */
-export interface TestRun {
+export interface TestRun extends ServiceClient {
   readonly service: Service
   readonly logs: readonly { level: string; message: string; fields: Record<string, unknown> }[]
-  unary<Req, Res>(method: Method<Req, Res>, request: Req): Promise<Plain<Res>>
-  clientStream<Req, Res>(method: Method<Req, Res>, requests: AsyncIterable<Req> | Iterable<Req>): Promise<Plain<Res>>
-  /** Leaving the loop cancels the call. */
-  serverStream<Req, Res>(method: Method<Req, Res>, request: Req): AsyncGenerator<Plain<Res>>
-  bidi<Req, Res>(method: Method<Req, Res>, requests: AsyncIterable<Req> | Iterable<Req>): AsyncGenerator<Plain<Res>>
   health(): Health
   /** Aborts `ctx.signal` and every call, then stops the service. */
   stop(): Promise<void>
@@ -58,7 +54,7 @@ export async function runService(module: ServiceModule, options: RunOptions): Pr
       capabilities: Object.fromEntries(lent) as Capabilities,
       services: fakeServices({ caller: manifest, served: options.services ?? [] }),
       quiesceTimeoutMs: options.quiesceTimeoutMs ?? 10_000,
-      sharedBytes: (sizeBytes: number) => new Uint8Array(sizeBytes),
+      sharedBytes: (sizeBytes: number) => sharedBytes(sizeBytes, false),
       nowMs,
       log: (level: string, message: string, fields: Record<string, unknown> = {}) => void logs.push({ level, message, fields }),
     }
@@ -70,43 +66,16 @@ export async function runService(module: ServiceModule, options: RunOptions): Pr
   return { service, logs, stop, health: () => service.health(), ...caller(service, abort.signal, options.principal ?? 'spiffe://lab/operator/test') }
 }
 
-function caller(service: Service, stopping: AbortSignal, principal: string): Pick<TestRun, 'unary' | 'clientStream' | 'serverStream' | 'bidi'> {
-  const served = <K extends Served['kind']>(method: Method<never, never>, kind: K) => {
-    const found = service.methods.find((one) => one.path === method.path && one.kind === kind)
-    if (!found) throw new OffboxError('METHOD_NOT_FOUND', `the service does not serve ${method.path} (${kind})`)
-    return found as Extract<Served, { kind: K }>
-  }
-  const about = (cancel?: AbortController): Call => ({
+function caller(service: Service, signal: AbortSignal, principal: string): ServiceClient {
+  return testClient({
     principal,
-    metadata: {},
-    signal: cancel ? AbortSignal.any([stopping, cancel.signal]) : stopping,
-    mark: () => {},
-    binaryMetadata: {},
-    sendMetadata: () => {},
-    setTrailers: () => {},
-    begin: () => {},
+    signal,
+    find: <K extends Served['kind']>(path: string, kind: K) => {
+      const found = service.methods.find((one) => one.path === path && one.kind === kind)
+      if (!found) throw new OffboxError('METHOD_NOT_FOUND', `the service does not serve ${path} (${kind})`)
+      return found as Extract<Served, { kind: K }>
+    },
   })
-  return {
-    unary: async (method, request) => method.response.decode(await served(method as never, 'unary').handle(method.request.encode(request), about())),
-    clientStream: async (method, requests) =>
-      method.response.decode(await served(method as never, 'clientStream').handle(encodeAll(method, requests), about())),
-    serverStream: (method, request) =>
-      decodeAll(method, (cancel) => served(method as never, 'serverStream').handle(method.request.encode(request), about(cancel))),
-    bidi: (method, requests) => decodeAll(method, (cancel) => served(method as never, 'bidi').handle(encodeAll(method, requests), about(cancel))),
-  }
-}
-
-async function* encodeAll<Req, Res>(method: Method<Req, Res>, items: AsyncIterable<Req> | Iterable<Req>): AsyncGenerator<Uint8Array> {
-  for await (const item of items) yield method.request.encode(item)
-}
-
-async function* decodeAll<Req, Res>(method: Method<Req, Res>, open: (cancel: AbortController) => AsyncIterable<Uint8Array>): AsyncGenerator<Plain<Res>> {
-  const cancel = new AbortController()
-  try {
-    for await (const bytes of open(cancel)) yield method.response.decode(bytes)
-  } finally {
-    cancel.abort(new OffboxError('DEADLINE_PASSED', 'the caller has gone'))
-  }
 }
 
 export interface ConformanceOptions {

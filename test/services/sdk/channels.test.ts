@@ -200,4 +200,6 @@ t.test('in tests of services other services are handlers, and the manifest count
   t.same(all, ['one', 'two'])
   await t.rejects(services.unary({ ...method('unary'), path: '/t.T/Other' }, ''), { code: 'SERVICE_DOWN' })
   await t.rejects(services.unary({ ...method('unary'), path: '/other.T/Do' }, ''), { code: 'CAPABILITY_DENIED' })
+  await t.rejects(services.unary(method('unary'), '', { metadata: { 'offbox-x': '' } }), { code: 'ARGUMENT_INVALID' })
+  await t.rejects(services.unary(method('unary'), '', { signal: AbortSignal.abort() }), { code: 'DEADLINE_PASSED' })
 })
