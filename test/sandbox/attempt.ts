@@ -12,6 +12,8 @@ export interface Attempt {
   readonly top?: string
   /** The device must refuse to load it, for this reason. */
   readonly refused?: RegExp
+  /** What its stream has to answer: the bytes as they were when it gave them. */
+  readonly flows?: RegExp
   /** Replaced by the next version afterwards, so that its snapshot is asked for. */
   readonly swapped?: true
 }
@@ -37,7 +39,6 @@ export const ROUTES: readonly string[] = [
   `process`,
   `globalThis.process`,
   `global.process`,
-  `self.process`,
   `require('node:process')`,
   `module.constructor._load('node:process')`,
   `Function('return process')()`,
@@ -69,7 +70,7 @@ export const ROUTES: readonly string[] = [
   `thrownBy(() => atob('?')).constructor.constructor('return process')()`,
   `thrownBy(() => new URL('')).constructor.constructor('return process')()`,
   `new Error().constructor.constructor('return process')()`,
-  `(await ctx.capabilities.keystore?.read().catch((error) => error)).constructor.constructor('return process')()`,
+  `(await ctx.capabilities.proc.read(() => {}).catch((error) => error)).constructor.constructor('return process')()`,
   `new Compartment({ globals: {} }).globalThis.process`,
   `globalThis.constructor.constructor('return process')()`,
 ]
@@ -80,22 +81,34 @@ const text = (value) => new TextEncoder().encode(String(value))
 const loot = []
 const hooks = {}
 const thrownBy = (run) => { try { run() } catch (error) { return error } }
+/** To have a means in hand is harm by itself: that another layer refuses to use it is no merit of the sandbox. */
+const took = (what, means) => {
+  if (means === undefined || means === null || means === false) throw new Error('no ' + what)
+  // Not by push, which an attempt may have replaced.
+  loot[loot.length] = 'forged: has ' + what
+  // Also at once, for one that does not live until it is asked for its loot.
+  try { ctx.log('error', 'forged: has ' + what) } catch {}
+  return means
+}
+/** Resolves when the agent has what was said before. */
+const heard = async () => { try { await ctx.capabilities.proc.read() } catch {} }
 /** Whoever gets hold of process has everything. */
 const useProcess = (found) => {
-  const { fs } = { fs: found.getBuiltinModule?.('node:fs') ?? found.binding?.('fs') }
-  found.kill(AGENT_PID, 'SIGUSR2')
-  loot.push(found.env.OFFBOX_ESCAPE_SECRET)
-  try { fs?.writeFileSync?.(DIRECTORY + '/escaped', 'x') } catch {}
+  took('process', typeof found?.kill === 'function')
+  try { found.kill(AGENT_PID, 'SIGUSR2') } catch {}
+  try { loot.push(found.env.OFFBOX_ESCAPE_SECRET) } catch {}
+  try { useFiles(found.getBuiltinModule?.('node:fs') ?? found.binding?.('fs')) } catch {}
   return 'process ' + found.pid
 }
+const useFiles = (fs) => took('node:fs', typeof fs?.writeFileSync === 'function') && fs.writeFileSync(DIRECTORY + '/escaped', 'x')
 const reach = async () => {
   const ways = [ROUTE_FUNCTIONS]
   for (const way of ways) {
-    try { const found = await way(); if (typeof found?.kill === 'function') return found } catch {}
+    try { const found = await way(); if (typeof found?.kill === 'function') { took('process', found); await heard(); return found } } catch {}
   }
   throw new Error('no way to process')
 }
-const module_ = async (name) => (await reach()).getBuiltinModule('node:' + name)
+const module_ = async (name) => took('node:' + name, (await reach()).getBuiltinModule('node:' + name))
 `
 
 /** The payload's text. */
@@ -124,7 +137,11 @@ const kinds = { Try: 'unary', Quiet: 'unary', Tell: 'unary', Feed: 'clientStream
 const create = () => ({
   methods: Object.keys(kinds).map((name) => ({ path: '/escape.Attempt/' + name, kind: kinds[name], handle: handlers[name] })),
   check: (raw) => raw,
-  start: async (config, context) => { ctx = context },
+  start: async (config, context, inherited) => {
+    ctx = context
+    // What a predecessor leaves has to be bytes of their own.
+    if (inherited && (!ArrayBuffer.isView(inherited.bytes) || inherited.bytes.byteLength !== inherited.bytes.buffer.byteLength)) loot.push('forged: inherited')
+  },
   stop: async () => hooks.stop?.(),
   health: () => hooks.health ? hooks.health() : { status: 'healthy', evidence: {} },
   snapshot: (schema) => hooks.snapshot ? hooks.snapshot(schema) : { schema, bytes: text('state') },

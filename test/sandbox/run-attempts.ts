@@ -6,6 +6,7 @@ import { verifyBundle } from '../../agent/trust/verify.ts'
 import { messageOf } from '../../core/errors.ts'
 import type { Tier } from '../../core/manifest.ts'
 import { makeBundle, makeKey, trust } from '../fixtures/bundles.ts'
+import { WIRE_LIMITS } from '../../services/sdk/wire.ts'
 import { siblingBundle } from '../fixtures/services/counter/bundle.ts'
 import { type Attempt, METHODS, payloadOf } from './attempt.ts'
 import { World } from './world.ts'
@@ -13,6 +14,9 @@ import { World } from './world.ts'
 const root = `${import.meta.dirname}/../..`
 /** A call that has no answer by then never gets one: the service hangs. */
 const ANSWER_MS = 20_000
+const NO_ANSWER = 'ended without an answer'
+const TOO_LARGE = 'ended with more than a message may have'
+const LEVELS: readonly string[] = ['debug', 'info', 'warn', 'error']
 const key = makeKey()
 
 export interface Outcome {
@@ -25,7 +29,7 @@ export interface Outcome {
 
 export interface RunOptions {
   readonly tier: Tier
-  /** The control: the same host without the sandbox, in a worker. */
+  /** The control: the same host without the sandbox. */
   readonly unconfined?: true
   readonly onOutcome?: (outcome: Outcome) => void
 }
@@ -40,7 +44,8 @@ export async function runAttempts(attempts: readonly Attempt[], { tier, unconfin
         asked.push(`${service} ${capability}`)
         return { load1: 1.5 }
       },
-      log: (service, _level, message, fields) => void told.push(`${service} ${message} ${JSON.stringify(fields)}`),
+      log: (service, level, message, fields) =>
+        void told.push(`${service} ${LEVELS.includes(level) ? '' : 'forged a level: '}${message} ${JSON.stringify(fields)}`),
       methodsChanged: () => {},
     },
     {
@@ -92,7 +97,11 @@ async function runOne(attempt: Attempt, { world, supervisor, told, asked, tier }
     const fed = await ask(supervisor, 'Feed', 'clientStream', secret)
     const flowed = await ask(supervisor, 'Flow', 'serverStream', secret)
     if (attempt.swapped) await supervisor.swap(bundle('1.0.1'), {}).catch((error) => told.push(messageOf(error)))
-    told.push(said, quiet, fed, flowed, await ask(supervisor, 'Tell', 'unary', {}))
+    const answers = [said, quiet, fed, flowed, await ask(supervisor, 'Tell', 'unary', {})]
+    told.push(...answers)
+    if (answers.includes(NO_ANSWER)) harm.push('a call of it has no end')
+    if (answers.includes(TOO_LARGE)) harm.push('a message was larger than any may be')
+    if (attempt.flows && !attempt.flows.test(flowed)) harm.push(`its stream answers ${flowed.slice(0, 100)}`)
     // A service that broke itself is its own affair; one that is up as ever and answers wrongly has changed the host.
     if (supervisor.get('attempt')?.starts === 1 && !/quiet|^ended/.test(quiet)) harm.push(`the host answers ${quiet}`)
   } catch (error) {
@@ -111,7 +120,7 @@ async function runOne(attempt: Attempt, { world, supervisor, told, asked, tier }
 async function ask(supervisor: Supervisor, method: string, kind: ClientCall['kind'], metadata: Record<string, string> = {}): Promise<string> {
   return await new Promise((resolve) => {
     const answers: string[] = []
-    const timer = setTimeout(() => resolve('ended without an answer'), ANSWER_MS)
+    const timer = setTimeout(() => resolve(NO_ANSWER), ANSWER_MS)
     const end = (text: string) => {
       clearTimeout(timer)
       resolve(text)
@@ -119,7 +128,10 @@ async function ask(supervisor: Supervisor, method: string, kind: ClientCall['kin
     try {
       const handle = supervisor.call({
         ...{ method: `/escape.Attempt/${method}`, kind, principal: 'spiffe://lab/operator/test', deadlineMs: undefined, metadata },
-        send: (bytes) => answers.push(new TextDecoder().decode(bytes)) > 0,
+        send: (bytes) => {
+          if (bytes.byteLength > WIRE_LIMITS.messageBytesMax) end(TOO_LARGE)
+          return answers.push(new TextDecoder().decode(bytes)) > 0
+        },
         end: (error) => end(error ? `ended ${error.code} ${error.message}` : answers.join('\n')),
       })
       for (let message = 0; message < (kind === 'clientStream' ? 3 : 1); message++) handle.message(new TextEncoder().encode('a request'))

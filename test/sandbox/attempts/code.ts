@@ -2,44 +2,40 @@
 import type { Attempt } from '../attempt.ts'
 
 export const CODE: readonly Attempt[] = [
-  { name: 'import() in the payload', code: `(await import('node:fs')).writeFileSync(DIRECTORY + '/escaped', 'x')`, refused: /BUNDLE_MALFORMED|refused/ },
-  { name: 'import() with a space', code: `(await import ('node:fs')).writeFileSync(DIRECTORY + '/escaped', 'x')`, refused: /refused/ },
-  { name: 'import() behind a comment', code: `(await import/* */('node:fs')).writeFileSync(DIRECTORY + '/escaped', 'x')`, refused: /refused/ },
-  { name: 'import() on a line of its own', code: `(await import\n('node:fs')).writeFileSync(DIRECTORY + '/escaped', 'x')`, refused: /refused/ },
-  { name: 'import() after three dots', code: `[...import('node:fs')]`, refused: /refused/ },
-  { name: 'import() with an escape', code: `(await im\\u0070ort('node:fs')).writeFileSync(DIRECTORY + '/escaped', 'x')`, refused: /compile/ },
-  { name: 'import.meta', code: `return import.meta.url`, refused: /compile/ },
-  { name: 'import.defer()', code: `(await import.defer('node:fs')).writeFileSync(DIRECTORY + '/escaped', 'x')`, refused: /compile|refused/ },
-  { name: 'a static import', top: `import fs from 'node:fs'`, code: `fs.writeFileSync(DIRECTORY + '/escaped', 'x')`, refused: /compile/ },
+  { name: 'import() in the payload', code: `useFiles(await import('node:fs'))`, refused: /BUNDLE_MALFORMED|refused/ },
+  { name: 'import() with a space', code: `useFiles(await import ('node:fs'))`, refused: /refused/ },
+  { name: 'import() behind a comment', code: `useFiles(await import/* */('node:fs'))`, refused: /refused/ },
+  { name: 'import() on a line of its own', code: `useFiles(await import\n('node:fs'))`, refused: /refused/ },
+  {
+    name: 'import() after three dots',
+    code: `Promise.prototype[Symbol.iterator] = function* () { yield this }; const [found] = [...import('node:fs')]; useFiles(await found)`,
+    refused: /refused/,
+  },
   { name: 'eval() in the payload', code: `return useProcess(eval('process'))`, refused: /refused/ },
-  { name: 'an HTML comment', code: `let a = 1 <!-- 2\nreturn a`, refused: /refused/ },
-  { name: 'an HTML comment at the start of a line', code: `let a = 1\n--> hidden\nreturn a`, refused: /refused/ },
-  { name: 'import() by Function', code: `await Function('return imp' + 'ort("node:fs").then((fs) => fs.writeFileSync("' + DIRECTORY + '/escaped", "x"))')()` },
+  { name: 'import() by Function', code: `useFiles(await Function('return imp' + 'ort("node:fs")')())` },
   {
     name: 'import() by AsyncFunction',
-    code: `await Object.getPrototypeOf(async () => {}).constructor('(await imp' + 'ort("node:fs")).writeFileSync("' + DIRECTORY + '/escaped", "x")')()`,
+    code: `useFiles(await Object.getPrototypeOf(async () => {}).constructor('return imp' + 'ort("node:fs")')())`,
   },
   {
     name: 'import() by an indirect eval',
-    code: `const evaluate = eval; (await evaluate('imp' + 'ort("node:fs")')).writeFileSync(DIRECTORY + '/escaped', 'x')`,
+    code: `const evaluate = eval; useFiles(await evaluate('imp' + 'ort("node:fs")'))`,
   },
-  { name: 'import() by a bound eval', code: `(await eval.call(null, 'imp' + 'ort("node:fs")')).writeFileSync(DIRECTORY + '/escaped', 'x')` },
+  { name: 'import() by a bound eval', code: `useFiles(await eval.call(null, 'imp' + 'ort("node:fs")'))` },
   {
     name: 'import() by a compartment that evades the test',
-    code: `const inner = new Compartment({ globals: {} }); return await inner.evaluate('imp' + 'ort("node:fs")', { __evadeImportExpressionTest__: true })`,
+    code: `const inner = new Compartment({ globals: {} }); useFiles(await inner.evaluate('imp' + 'ort("node:fs")', { __evadeImportExpressionTest__: true }))`,
   },
   {
     name: 'modules of a compartment',
-    code: `return (await new Compartment({ importHook: (name) => name }).import('node:fs')).namespace.writeFileSync(DIRECTORY + '/escaped', 'x')`,
+    code: `useFiles((await new Compartment({ importHook: (name) => name }).import('node:fs')).namespace)`,
   },
   { name: 'Function: parameters that close the list', code: `return useProcess(Function('a = 1) { return process } function b(', '')())` },
   { name: 'Function: a body that closes the function', code: `return useProcess(Function('}, function () { return process }, function () {')())` },
-  { name: 'breaking out of the wrapper', top: `return { create }\n})()\nloot = process\n;(() => {`, code: `return useProcess(loot)`, refused: /./ },
-  { name: 'a source URL that is a file', top: `//# sourceURL=/etc/passwd`, code: `return new Error().stack.includes('root') ? useProcess(1) : 'no'` },
   {
-    name: 'a source map that is a file',
-    top: `//# sourceMappingURL=file:///etc/passwd`,
-    code: `return new Error().stack.includes('root') ? useProcess(1) : 'no'`,
+    name: 'breaking out of the wrapper',
+    top: `return {}\n})()\n})();\nlet outside; try { outside = process } catch {}\n(() => { var offboxService = (() => {\nlet ctx, call, request; const loot = [], hooks = {}, text = (value) => new TextEncoder().encode(String(value))`,
+    code: `loot[0] = typeof outside === 'object' ? 'forged: has process' : ''`,
   },
   {
     name: 'names that fall through by Symbol.unscopables',
@@ -59,6 +55,9 @@ export const CODE: readonly Attempt[] = [
   },
   {
     name: 'a tail of the stack',
-    code: `let depth = 0; const fall = () => { depth++; fall() }; try { fall() } catch {}\nfor (let at = 0; at < 40; at++) { const near = (left) => left === 0 ? new AbortController().constructor('return process') : near(left - 1); try { useProcess(near(depth - at)()) } catch {} }`,
+    code: `const near = (left, run) => left === 0 ? run() : near(left - 1, run)
+let [most, tooMany] = [0, 1e6]
+while (tooMany - most > 1) { const half = (most + tooMany) >> 1; try { near(half, () => 0); most = half } catch { tooMany = half } }
+for (let at = 0; at < 400; at++) try { useProcess(near(most - at, () => new AbortController().constructor.constructor('return process'))()) } catch {}`,
   },
 ]

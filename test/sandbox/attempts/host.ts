@@ -5,35 +5,32 @@ export const HOST: readonly Attempt[] = [
   { name: 'capability: one that was not granted', code: `return await ctx.capabilities.keystore.request({})` },
   {
     name: 'capability: one made from another',
-    code: `const kind = Object.getPrototypeOf(ctx.capabilities); return await ctx.capabilities.proc.constructor?.keystore?.request() ?? kind.keystore`,
+    code: `const kind = Object.getPrototypeOf(ctx.capabilities); return await took('keystore', ctx.capabilities.proc.constructor?.keystore ?? kind.keystore).request()`,
   },
   {
     name: 'capability: a name on the prototype',
-    code: `Object.prototype.keystore = ctx.capabilities.proc; return await ctx.capabilities.keystore.request({})`,
+    code: `Object.prototype.keystore = ctx.capabilities.proc; took('the intrinsics', ({}).keystore); return await ctx.capabilities.keystore.request({})`,
   },
   {
     name: 'capability: replaced for the host',
-    code: `ctx.capabilities.keystore = ctx.capabilities.proc; ctx.service = 'sibling'; ctx.log = null; return 'set'`,
+    code: `for (const change of [() => { ctx.capabilities.keystore = ctx.capabilities.proc }, () => { ctx.service = 'sibling' }]) try { change() } catch {}
+return await (ctx.capabilities.keystore ?? ctx.capabilities.proc).read()`,
   },
   {
     name: 'capability: an input with getters that look for the host',
     code: `return await ctx.capabilities.proc.read({ get a() { const { stack } = new Error(); useProcess(this.constructor.constructor('return process')()); return stack } })`,
   },
   {
-    name: 'capability: an input that is a proxy',
-    code: `return await ctx.capabilities.proc.read(new Proxy({}, { ownKeys: () => { useProcess(arguments) } }))`,
-  },
-  {
     name: 'capability: the answer of another, by a promise that is none',
-    code: `const answer = ctx.capabilities.proc.read(); answer.then = (f) => f(useProcess(f.constructor('return process')())); return await answer`,
+    code: `const answer = ctx.capabilities.proc.read(); answer.then = (f) => f(useProcess(f.constructor('return process')())); return answer`,
   },
   {
     name: 'capability: a thousand at once',
-    code: `return (await Promise.allSettled(Array.from({ length: 1000 }, () => ctx.capabilities.proc.read()))).filter(({ status }) => status === 'rejected').length`,
+    code: `const refused = (await Promise.allSettled(Array.from({ length: 1000 }, () => ctx.capabilities.proc.read()))).filter(({ status }) => status === 'rejected').length; if (refused === 0) loot.push('forged: without bound'); return refused`,
   },
   {
     name: 'services: an API that the manifest does not name',
-    code: `return await ctx.services.unary({ path: '/offbox.v1.Lifecycle/List', kind: 'unary', request: { encode: () => new Uint8Array(0) }, response: { decode: (bytes) => bytes } }, {})`,
+    code: `return await ctx.services.unary({ path: '/escape.Attempt/Quiet', kind: 'unary', request: { encode: () => new Uint8Array(0) }, response: { decode: (bytes) => took('another API', bytes) } }, {})`,
   },
   {
     name: 'services: codecs that are called in the host',
@@ -49,7 +46,7 @@ export const HOST: readonly Attempt[] = [
   },
   {
     name: 'answer: bytes that are a proxy',
-    code: `hooks.flow = async function* () { yield new Proxy(new Uint8Array(4), { get: (target, name) => name === 'byteLength' ? 4 : name === 'length' ? 64 : 0, getPrototypeOf: () => Uint8Array.prototype }) }`,
+    code: `hooks.flow = async function* () { yield new Proxy(new Uint8Array(4), { get: (target, name) => name === 'byteLength' ? 4 : name === 'length' ? 64 : 0, getPrototypeOf: () => Uint8Array.prototype }); loot.push('forged: they were taken') }`,
   },
   {
     name: 'answer: bytes of a class with other species',
@@ -88,17 +85,12 @@ export const HOST: readonly Attempt[] = [
     swapped: true,
   },
   {
-    name: 'snapshot: memory it goes on writing to',
-    code: `const bytes = ctx.sharedBytes(64); hooks.snapshot = (schema) => { setInterval(() => bytes.fill(Math.random() * 255), 1); return { schema, bytes } }`,
-    swapped: true,
-  },
-  {
     name: 'events: a listener that is called with more than its event',
     code: `const controller = new AbortController(); controller.signal.addEventListener('abort', function (...all) { useProcess(this.constructor.constructor('return process')()); all.slice(1).forEach(useProcess) }); controller.abort(); controller.signal.dispatchEvent({ type: 'abort' })`,
   },
   {
     name: 'events: its own call, ended as if by the client',
-    code: `call.signal.constructor.abort.call(call.signal); Object.getPrototypeOf(call.signal).aborted = true; return call.signal.aborted`,
+    code: `try { call.signal.constructor.abort.call(call.signal) } catch {} Object.defineProperty(Object.getPrototypeOf(call.signal), 'aborted', { get: () => true }); return took('the prototype of signals', call.signal.aborted)`,
   },
   {
     name: 'timers: the handle of a timer',

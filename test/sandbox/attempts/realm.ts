@@ -2,12 +2,33 @@
 import type { Attempt } from '../attempt.ts'
 
 const seen = `const see = (value) => { try { loot.push(typeof value === 'object' ? JSON.stringify(value) : String(value)) } catch {} }`
-const change = (name: string, code: string): Attempt => ({ name, code: `${seen}\n${code}` })
+/** What the host's code rests on in the realm that it shares with the payload. A change of it is harm, whether the host happens to stumble or not. */
+const shared = `const found = []
+for (const one of [Object, Function, Array, Map, Promise, String, RegExp, Error, Uint8Array, Object.getPrototypeOf(Uint8Array), ArrayBuffer, JSON, Object.getPrototypeOf(async function* () {}), Object.getPrototypeOf(Object.getPrototypeOf((async function* () {}).prototype))]) {
+  for (const owner of [one, one.prototype]) if (owner) found.push({ owner, kind: Object.getPrototypeOf(owner), all: Reflect.ownKeys(owner).map((key) => ({ key, was: Object.getOwnPropertyDescriptor(owner, key) })) })
+}
+const { getPrototypeOf, getOwnPropertyDescriptor } = Object
+const { ownKeys } = Reflect
+const isChanged = () => {
+  for (let at = 0; at < found.length; at++) {
+    const { owner, kind, all } = found[at]
+    if (getPrototypeOf(owner) !== kind || ownKeys(owner).length !== all.length) return true
+    for (let index = 0; index < all.length; index++) {
+      const { key, was } = all[index]
+      const is = getOwnPropertyDescriptor(owner, key)
+      if (is?.value !== was.value || is?.get !== was.get || is?.set !== was.set) return true
+    }
+  }
+  return false
+}`
+const change = (name: string, code: string): Attempt => ({
+  name,
+  code: `${seen}\n${shared}\ntry {\n${code}\n} finally {\nif (isChanged()) took('the intrinsics', true)\n}`,
+})
 
 export const REALM: readonly Attempt[] = [
   change('prototype: a property on Object.prototype', `Object.prototype.polluted = 1; return ({}).polluted`),
-  change('prototype: by __proto__', `({}).__proto__.polluted = 1; [].__proto__.push = see; return 'set'`),
-  change('prototype: by JSON.parse', `const made = JSON.parse('{"__proto__": {"polluted": 1}}'); Object.assign({}, made); return made.polluted`),
+  change('prototype: by __proto__', `({}).__proto__.polluted = 1; took('the intrinsics', ({}).polluted); await heard(); [].__proto__.push = see; return 'set'`),
   change(
     'prototype: setters that see what is assigned',
     `Object.defineProperty(Object.prototype, 'metadata', { set(value) { see(value) }, get() { return undefined } })`,
@@ -53,7 +74,7 @@ export const REALM: readonly Attempt[] = [
   change('constructor: JSON replaced', `const { parse } = JSON; JSON.parse = (text) => { see(text); return parse(text) }; JSON.stringify = () => 'forged'`),
   change(
     'constructor: globals replaced',
-    `for (const name of ['Uint8Array', 'Map', 'Promise', 'Array', 'Object', 'Proxy', 'AbortController', 'structuredClone', 'setImmediate', 'performance', 'TextDecoder']) { try { globalThis[name] = new Proxy(globalThis[name], { apply: (_, __, all) => see(all), construct: (target, all) => { see(all); return Reflect.construct(target, all) } }) } catch {} }`,
+    `for (const name of ['Uint8Array', 'Map', 'Promise', 'Array', 'Object', 'Proxy', 'AbortController', 'structuredClone', 'setImmediate', 'performance', 'TextDecoder']) { try { globalThis[name] = new Proxy(globalThis[name], { apply: (_, __, all) => see(all), construct: (target, all) => { see(all); return Reflect.construct(target, all) } }); took('the globals', true) } catch {} }`,
   ),
   change(
     'constructor: Object.freeze and defineProperty replaced',
@@ -61,9 +82,12 @@ export const REALM: readonly Attempt[] = [
   ),
   change(
     'constructor: species of arrays and promises',
-    `for (const kind of [Array, Promise, Map, ArrayBuffer, Object.getPrototypeOf(Uint8Array)]) Object.defineProperty(kind, Symbol.species, { get() { see(this); return function (...all) { all.forEach(see); return {} } } })`,
+    `for (const kind of [Map, Array, ArrayBuffer, Object.getPrototypeOf(Uint8Array), Promise]) { Object.defineProperty(kind, Symbol.species, { get() { see(this); return function (...all) { all.forEach(see); return {} } } }); if (kind === Map) { took('the intrinsics', isChanged()); await heard() } }`,
   ),
-  change('realm: what RegExp remembers of the host', `see(RegExp.input); see(RegExp.lastMatch); see(RegExp['$_']); see(RegExp.$1); return RegExp.input`),
+  change(
+    'realm: what RegExp remembers of the host',
+    `took('what RegExp remembers', RegExp.input); see(RegExp.input); see(RegExp.lastMatch); see(RegExp['$_']); see(RegExp.$1); return RegExp.input`,
+  ),
   change(
     'realm: registered symbols',
     `for (const name of ['nodejs.util.inspect.custom', 'nodejs.util.promisify.custom', 'nodejs.rejection', 'nodejs.disposable']) { Object.prototype[Symbol.for(name)] = (...all) => { all.forEach(see); useProcess(all[2]?.constructor.constructor('return process')()) } }`,
@@ -82,11 +106,11 @@ export const REALM: readonly Attempt[] = [
   ),
   change(
     'errors: the host’s own class, by an error of a capability',
-    `const error = await ctx.capabilities.proc.read.call(null, () => {}).catch((error) => error); const kind = error.constructor; kind.prototype.code = 'forged'; Object.setPrototypeOf(kind, class { constructor(...all) { all.forEach(see) } }); Object.setPrototypeOf(kind.prototype, { get message() { return 'forged' } })`,
+    `const error = await ctx.capabilities.proc.read.call(null, () => {}).catch((error) => error); const kind = error.constructor; kind.prototype.code = 'forged'; took('a class of the host', true); Object.setPrototypeOf(kind, class { constructor(...all) { all.forEach(see) } }); Object.setPrototypeOf(kind.prototype, { get message() { return 'forged' } })`,
   ),
   change(
     'errors: the host’s own class, by the reason of a signal',
-    `const stop = new Promise((resolve) => ctx.signal.addEventListener('abort', resolve)); hooks.stop = () => { const kind = ctx.signal.reason.constructor; kind.prototype.polluted = 1; Object.setPrototypeOf(kind, function (...all) { all.forEach(see) }) }`,
+    `const stop = new Promise((resolve) => ctx.signal.addEventListener('abort', resolve)); hooks.stop = () => { const kind = ctx.signal.reason.constructor; kind.prototype.polluted = 1; took('a class of the host', true); Object.setPrototypeOf(kind, function (...all) { all.forEach(see) }) }`,
   ),
   change(
     'errors: one with getters, thrown to the host',
