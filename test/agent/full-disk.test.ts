@@ -34,11 +34,10 @@ t.test('a full disk refuses an upgrade before anything is touched, and the servi
   const stateDir = join(lab.directory, 'small')
   mkdirSync(stateDir)
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', stateDir])
+  // Teardowns run from the last to the first: the agent goes before its disk.
+  t.teardown(() => void execFileSync('umount', [stateDir]))
   const agent = await startAgent(lab, 'full', await freePort(), { stateDir })
-  t.teardown(async () => {
-    await agent.kill()
-    execFileSync('umount', [stateDir])
-  })
+  t.teardown(async () => await agent.kill())
   await agent.line(isServing)
   const code = Buffer.from(await payloadOf('test/fixtures/services/counter/service.ts')).toString()
   const bundle = (version: string) =>
