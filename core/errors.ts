@@ -95,6 +95,7 @@ const table = {
   SETUP_MISSING:         { status: 'FAILED_PRECONDITION', caller: 'install what is named',             when: 'a program, privilege or device that the command needs is not there' },
   IMAGE_INVALID:         { status: 'FAILED_PRECONDITION', caller: 'build the image again: offbox image build', when: 'an image that cannot be read, does not match its digests, or holds what no image may hold' },
   CONTROLLER_UNREACHABLE: { status: 'FAILED_PRECONDITION', caller: 'start it: offbox controller serve', when: 'nothing answers at the controller address' },
+  WITNESS_UNREACHABLE:   { status: 'FAILED_PRECONDITION', caller: 'start it: offbox witness serve; check controller.witness', when: 'a device waits for the witness, and nothing answers at its address or none is set' },
   INTERNAL:              { status: 'INTERNAL',            caller: 'report the id',                     when: 'our bug; details are in the log under this id, only the id goes out' },
 } as const satisfies Record<string, ErrorRow>
 

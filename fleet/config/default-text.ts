@@ -9,6 +9,8 @@ controller:
   apiPort: 9340
   enrolPort: 9341
   bootPort: 8080
+  # Where the fleet's witness answers, ADDRESS:PORT (offbox witness serve); empty: devices get no answer from one.
+  witness: ""
 
 rollout:
   # How long a new version must stay healthy on a device before it is confirmed there.

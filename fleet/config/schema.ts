@@ -9,6 +9,8 @@ export interface Config {
     readonly apiPort: number
     readonly enrolPort: number
     readonly bootPort: number
+    /** ADDRESS:PORT of the fleet's witness; empty: none is asked. */
+    readonly witness: string
   }
   readonly rollout: {
     readonly bakeSeconds: number
@@ -37,6 +39,7 @@ export const CONFIG_SCHEMA = {
         apiPort: port(9340),
         enrolPort: port(9341),
         bootPort: port(8080),
+        witness: { type: 'string', pattern: '^$|^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$', default: '', description: 'ADDRESS:PORT, or empty' },
       },
     },
     rollout: {

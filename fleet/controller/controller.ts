@@ -2,6 +2,7 @@
 import type { Anchors } from '../../core/anchors.ts'
 import type { Clock } from '../../core/clock.ts'
 import { OffboxError } from '../../core/errors.ts'
+import { serviceDnsName } from '../../core/x509.ts'
 import type { Config } from '../config/schema.ts'
 import { readConfig } from '../config/config.ts'
 import { Inventory } from '../device/inventory.ts'
@@ -15,6 +16,7 @@ import { Rollouts } from '../rollout/run.ts'
 import { RolloutStore } from '../rollout/state.ts'
 import { type Caller, type Route, RpcServer } from '../rpc/server.ts'
 import { fleetRoutes } from './api.ts'
+import { Carrier } from './carrier.ts'
 import type { Log } from './log.ts'
 import { Reconciler } from './reconcile.ts'
 
@@ -28,6 +30,8 @@ export interface ControllerOptions {
   readonly address?: string
   readonly apiPort?: number
   readonly enrolPort?: number
+  /** ADDRESS:PORT in place of the configured one. */
+  readonly witness?: string
 }
 
 export interface Controller {
@@ -94,7 +98,10 @@ async function assemble(input: Assembly): Promise<Pick<Controller, 'address' | '
   const floors = async () => await readFloorsFile(home.floors)
   const { bakeSeconds, confirmSeconds } = config.rollout
   const defaults = { bakeMs: bakeSeconds * 1000, confirmTimeoutMs: confirmSeconds * 1000 }
-  const shared = { dialer, inventory, registry, clock, log, floors }
+  const witness = (input.witness ?? config.controller.witness) || null
+  const serverName = serviceDnsName(anchors.fleet, 'witness')
+  const carrier = new Carrier({ trust: home.trust, witness: witness === null ? null : { target: witness, serverName, caPem: anchors.caPem, identity }, log })
+  const shared = { dialer, inventory, registry, clock, log, floors, carrier }
   const rollouts: Rollouts = new Rollouts({ ...shared, store, desiredChanged: (deviceId) => reconciler.poke(deviceId) })
   const reconciler: Reconciler = new Reconciler({ ...shared, bakeMs: defaults.bakeMs, inRollout: (deviceId) => rollouts.inRollout(deviceId) })
   const enrolment = new Enrolment({

@@ -4,9 +4,10 @@ import { codeOf, type ErrorCode, messageOf, OffboxError } from '../../core/error
 import { ServiceState, type ServiceStatus } from '../../proto/gen/lifecycle.ts'
 import type { Inventory } from '../device/inventory.ts'
 import type { DeviceRecord, Phase } from '../device/record.ts'
-import { type Dialer, withSession } from '../device/session.ts'
+import { type DeviceSession, type Dialer, withSession } from '../device/session.ts'
 import { changeStateOf, healthOf } from '../device/gate.ts'
 import type { Registry } from '../registry/registry.ts'
+import type { Carrier } from './carrier.ts'
 import type { Log } from './log.ts'
 import { type ObservedService, plan, type Step } from './plan.ts'
 import { carryOut, type Done, type RoutingInForce } from './steps.ts'
@@ -28,6 +29,7 @@ export const RECONCILE_LIMITS = {
 /** Answers of a device that trying again does not change; a look still comes every so often, for who mends the cause elsewhere. */
 const NEEDS_SOMEBODY: ReadonlySet<ErrorCode> = new Set([
   ...(['BUNDLE_MALFORMED', 'BUNDLE_UNTRUSTED', 'BUNDLE_ROLLBACK', 'BUNDLE_NOT_FOUND', 'FLOORS_UNTRUSTED'] as const),
+  ...(['TRUST_MALFORMED', 'TRUST_THRESHOLD', 'TRUST_ROLLBACK', 'TRUST_EXPIRED', 'TRUST_MISMATCH', 'TRUST_UNLISTED', 'POLICY_DENIED'] as const),
   ...(['METHOD_CONFLICT', 'CAPABILITY_DENIED', 'CONFIG_INVALID', 'ROLE_DENIED'] as const),
 ])
 
@@ -41,6 +43,7 @@ export interface ReconcileParts {
   readonly bakeMs: number
   /** Signed floors that go with every order; empty: none. */
   floors(): Promise<Uint8Array>
+  readonly carrier: Pick<Carrier, 'order' | 'refresh'>
   /** Services that a rollout is changing on a device now. */
   inRollout(deviceId: string): ReadonlySet<string>
 }
@@ -55,6 +58,8 @@ interface Device {
   disarm: () => void
   routing: RoutingInForce | null
   seen: readonly ObservedService[]
+  /** Why it could not be told what is new in the repository; empty: it was. */
+  untold: string
   /** By service: when the device went back from a version by itself, as far as that is on record. */
   readonly leftAtMs: Map<string, number>
   /** Its desired state was stated anew since the last look: what the device shows until then was known to whoever did. */
@@ -106,7 +111,7 @@ export class Reconciler {
     const known = this.#devices.get(deviceId)
     if (known) return known
     const idle = { running: false, again: false, failures: 0, waiting: false, asked: false }
-    const device: Device = { ...idle, disarm: () => {}, routing: null, seen: [], leftAtMs: new Map() }
+    const device: Device = { ...idle, disarm: () => {}, routing: null, seen: [], untold: '', leftAtMs: new Map() }
     this.#devices.set(deviceId, device)
     return device
   }
@@ -145,7 +150,7 @@ export class Reconciler {
       for (let steps = 0; steps < RECONCILE_LIMITS.stepsMax; steps++) {
         const record = this.#parts.inventory.get(deviceId)
         looked = false
-        device.seen = await this.#look(record)
+        device.seen = await this.#look(record, device, steps === 0)
         looked = true
         if (await this.#noteLeft(record, device)) continue
         const step = await this.#next(record, device, deferred)
@@ -174,8 +179,13 @@ export class Reconciler {
     return inSyncAtMs === 0 && this.#parts.clock.nowMs() - enrolledAtMs < RECONCILE_LIMITS.startGraceMs
   }
 
-  async #look(record: DeviceRecord): Promise<ObservedService[]> {
-    const services = await withSession(this.#parts.dialer, record, async (session) => await session.services({ signal: this.#stop.signal }))
+  /** @param tell of what is new in the repository as well */
+  async #look(record: DeviceRecord, device: Device, tell: boolean): Promise<ObservedService[]> {
+    const services = await withSession(this.#parts.dialer, record, async (session) => {
+      const found = await session.services({ signal: this.#stop.signal })
+      if (tell) device.untold = await this.#tell(session)
+      return found
+    })
     return services.map((status) => {
       const { service, version, change } = status
       const own = change !== null && ['install', 'upgrade', 'remove'].includes(change.kind) && ['pending', 'provisional'].includes(changeStateOf(change.state))
@@ -189,6 +199,18 @@ export class Reconciler {
         change: own ? { id: change.id, to: change.to, provisional: changeStateOf(change.state) === 'provisional', reason: change.reason } : null,
       }
     })
+  }
+
+  /** What is revoked, and another policy, reach devices also without an order. What keeps them from it keeps nothing else from going on. */
+  async #tell(session: DeviceSession): Promise<string> {
+    try {
+      await this.#parts.carrier.refresh(session)
+      return ''
+    } catch (error) {
+      if (!(error instanceof OffboxError)) throw error
+      this.#parts.log.warn({ deviceId: session.deviceId, code: error.code, error: error.message }, 'device not told what is new in the trust repository')
+      return `it does not know what is new in the trust repository: ${error.code}: ${error.message}`
+    }
   }
 
   /** Plans, shows where the device is, and answers the step to take. */
@@ -205,7 +227,7 @@ export class Reconciler {
     } else if (waiting.length > 0) {
       await this.#show(deviceId, 'reconciling', waiting.join('; '))
     } else {
-      await this.#show(deviceId, 'in-sync', remarks(device.seen, rollouts))
+      await this.#show(deviceId, 'in-sync', remarks(device, rollouts))
     }
     return step
   }
@@ -293,8 +315,8 @@ function describe(step: Step): string {
   return `${verb} ${step.service} ${step.version}`
 }
 
-function remarks(seen: readonly ObservedService[], rollouts: ReadonlySet<string>): string {
+function remarks({ seen, untold }: Device, rollouts: ReadonlySet<string>): string {
   const degraded = seen.filter(({ health }) => health === 'degraded').map(({ service, healthReason }) => `${service} is degraded: ${healthReason}`)
   const rolling = [...rollouts].map((service) => `a rollout is changing ${service}`)
-  return [...degraded, ...rolling].join('; ')
+  return [...degraded, ...rolling, ...(untold ? [untold] : [])].join('; ')
 }

@@ -54,7 +54,10 @@ async function supply(parts: Parts, record: DeviceRecord, how: 'install' | 'upgr
   const order = { service, version, bakeMs, confirmTimeoutMs: timeoutMs, floors: await parts.floors(), reason: `${ORDER_REASON} of ${record.deviceId}` }
   try {
     const method = how === 'install' ? 'Install' : 'Upgrade'
-    const change = await withSession(parts.dialer, record, async (session) => await session.supply(method, order, bundle, { signal: parts.signal }))
+    const change = await withSession(parts.dialer, record, async (session) => {
+      const carried = await parts.carrier.order(session, service)
+      return await session.supply(method, { ...order, ...carried }, bundle, { signal: parts.signal })
+    })
     if (changeStateOf(change.state) === 'confirmed') return {}
     return await seeThrough(parts, record, {
       service,

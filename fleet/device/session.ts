@@ -5,6 +5,7 @@ import { deviceDnsName } from '../../core/x509.ts'
 import { DeviceMethods, type InfoResponse, type MetricsResponse } from '../../proto/gen/device.ts'
 import { type BundleUploadInit, type Change, type InstallOrderInit, LifecycleMethods, type ServiceStatus } from '../../proto/gen/lifecycle.ts'
 import { type GetRoutingConfigResponse, type RoutingConfigInit, RoutingMethods, type SetRoutingConfigResponse } from '../../proto/gen/routing.ts'
+import { TrustMethods, type TrustStatus, type TrustUpdateInit } from '../../proto/gen/trust.ts'
 import type { Identity } from '../home/home.ts'
 import { type CallOptions, RpcClient } from '../rpc/client.ts'
 import type { DeviceRecord } from './record.ts'
@@ -46,6 +47,15 @@ export class DeviceSession {
 
   async metrics(options?: CallOptions): Promise<MetricsResponse> {
     return await this.client.unary(DeviceMethods.Metrics, {}, look(options))
+  }
+
+  /** What it believes of the repository. */
+  async trustStatus(options?: CallOptions): Promise<TrustStatus> {
+    return await this.client.unary(TrustMethods.Status, {}, look(options))
+  }
+
+  async updateTrust(update: TrustUpdateInit, options?: CallOptions): Promise<TrustStatus> {
+    return await this.client.unary(TrustMethods.Update, update, look(options))
   }
 
   async services(options?: CallOptions): Promise<ServiceStatus[]> {

@@ -4,6 +4,7 @@ import type { Clock } from '../../core/clock.ts'
 import { OffboxError } from '../../core/errors.ts'
 import { type CertificateAuthority, signCsr } from '../../core/x509.ts'
 import { EnrolMethods, type EnrolRequest, type EnrolResponseInit } from '../../proto/gen/enrol.ts'
+import type { Carrier } from '../controller/carrier.ts'
 import type { Inventory } from '../device/inventory.ts'
 import type { DeviceRecord } from '../device/record.ts'
 import { type Caller, type Route, unary } from '../rpc/server.ts'
@@ -28,6 +29,8 @@ export interface EnrolParts {
   readonly clock: Clock
   /** Signed floors for the device; empty: none. */
   floors(): Promise<Uint8Array>
+  /** What the device verifies by itself: metadata, policy, the witness's answer. Never fails. */
+  readonly carrier: Pick<Carrier, 'enrolment'>
   log(level: 'info' | 'warn', message: string, fields: Record<string, unknown>): void
   /** After the enrolment is on record. */
   enrolled(record: DeviceRecord): void
@@ -95,8 +98,9 @@ export class Enrolment {
       enrolments,
       agentVersion: request.agentVersion.slice(0, 64),
     })
+    const [floors, carried] = await Promise.all([this.#parts.floors(), this.#parts.carrier.enrolment(request, deviceId)])
     this.#parts.enrolled(record)
-    return { deviceId, fleet: anchors.fleet, certificateChainPem, floors: await this.#parts.floors(), timeMs: nowMs }
+    return { deviceId, fleet: anchors.fleet, certificateChainPem, floors, timeMs: nowMs, ...carried }
   }
 }
 

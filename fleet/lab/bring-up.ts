@@ -22,6 +22,7 @@ import type { Observation } from './observer.ts'
 import { type RunningObserver, startObserver } from './observing.ts'
 import { chooseBoot, type Place } from './places.ts'
 import type { Undo } from './undo.ts'
+import { LAB_WITNESS, startWitness } from './witness.ts'
 
 export interface LabContext {
   readonly say: (text: string) => void
@@ -80,10 +81,18 @@ export async function bringUp(wish: LabWish, context: LabContext): Promise<Lab> 
   const network = await createLabNetwork(place.prefix(home), { signal, log })
   undo.add('lab network', () => network.remove())
   say(`network namespace ${network.namespace} with a bridge, ${LAB_ADDRESS}/24`)
-  const controller = await startController({ home, namespace: network.namespace, boot: virtual > 0, signal, say })
+  const { namespace } = network
+  // What was started and is not awaited yet has to end as well when the other one fails.
+  const witness = bundles.labTrust ? startWitness(home, namespace, say, signal) : null
+  const witnessed = witness?.catch(() => null)
+  undo.add('witness', async () => await (await witnessed)?.stop())
+  const controller = await startController({ home, namespace, boot: virtual > 0, witness: witness ? LAB_WITNESS : '', signal, say })
   undo.add('controller', () => controller.stop())
+  await witness
   const { apiPort, enrolPort, bootPort } = config.controller
-  say(`controller on ${LAB_ADDRESS}: API ${apiPort}, enrolment ${enrolPort}${virtual > 0 ? `, boot ${bootPort}` : ''}`)
+  say(
+    `controller on ${LAB_ADDRESS}: API ${apiPort}, enrolment ${enrolPort}${virtual > 0 ? `, boot ${bootPort}` : ''}${witness ? `; witness ${LAB_WITNESS}` : ''}`,
+  )
   const client = await ControllerClient.connect(home, init.fleet)
   undo.add('controller client', () => client.close())
   await client.abandonRollouts()

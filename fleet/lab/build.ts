@@ -8,7 +8,9 @@ import { type Home, readAnchors } from '../home/home.ts'
 import { readSigningKey } from '../home/keys.ts'
 import { buildBundle, signBundle } from '../registry/make.ts'
 import { Registry } from '../registry/registry.ts'
-import { ensureLabTrust, publishInLab } from '../trust/lab.ts'
+import { ensureLabTrust, openLab, publishInLab, wishesOf } from '../trust/lab.ts'
+import { allowing, changePolicy } from '../trust/policy.ts'
+import { prepareWitness } from './witness.ts'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -23,6 +25,8 @@ export interface LabBundles {
   readonly desired: readonly { service: string; version: string }[]
   readonly fromVersion: string
   readonly toVersion: string
+  /** The repository and its witness are the lab's own. */
+  readonly labTrust: boolean
 }
 
 /** Builds, signs and registers the lab's bundles. The same sources give the same bytes, so repeating it changes nothing. */
@@ -48,19 +52,32 @@ export async function buildBundles(home: Home, say: (text: string) => void): Pro
   const { version: toVersion } = await put(NEW_RELEASE)
   const fromVersion = desired.find((one) => one.service === ROLLED)?.version ?? ''
   say(`built and signed ${[...desired, { service: ROLLED, version: toVersion }].map((one) => `${one.service} ${one.version}`).join(', ')}`)
-  await publishBundles(home, desired, files, say)
-  return { desired, fromVersion, toVersion }
+  return { desired, fromVersion, toVersion, labTrust: await publishBundles(home, files, say) }
 }
 
-/** What the lab runs is in its trust repository as well, which the lab makes for itself; a repository of the home's owners is left to them. */
-async function publishBundles(home: Home, desired: LabBundles['desired'], files: readonly Uint8Array[], say: (text: string) => void): Promise<void> {
+/**
+ * What the lab runs is published in the trust repository, which the lab makes for itself together with a witness, a policy and what images carry
+ * of all that. A repository of the home's owners is left to them.
+ */
+async function publishBundles(home: Home, files: readonly Uint8Array[], say: (text: string) => void): Promise<boolean> {
   const nowMs = Date.now()
-  const services = desired.map((one) => one.service)
-  const made = await ensureLabTrust(home, services, nowMs)
-  if (made === null) return say('the trust repository of this home has owners of its own; publish with: offbox trust publish')
-  const published = await publishInLab(home, files, nowMs)
+  const context = await openLab(home, nowMs)
+  if (!context) {
+    say('the trust repository of this home has owners of its own: what they did not publish is refused by devices (offbox trust publish)')
+    return false
+  }
+  const { bundleKeys } = await readAnchors(home)
+  const wishes = wishesOf(files, bundleKeys)
+  const made = await ensureLabTrust(context, [...new Set(wishes.map(({ service }) => service))])
+  const published = await publishInLab(context, files, bundleKeys)
+  const { policy, changed } = await changePolicy(context, (before) => allowing(before, wishes))
+  const anchored = await prepareWitness(home, nowMs)
   if (made) say("trust repository: made, with the passphrase of its keys beside them (a lab's protect nothing)")
-  say(`trust repository: ${published.length} bundles published, each signed by the key of its service`)
+  const names = Object.keys(policy.services).join(', ')
+  say(`trust repository: ${published.length} bundles published, each signed by the key of its service; policy ${policy.version} lets ${names} run`)
+  if (changed && !made) say('  the policy was widened to what the manifests ask for')
+  if (anchored) say('anchors.json: devices begin with this root and believe this witness from now on')
+  return true
 }
 
 /** Runs image/build.ts as a program: fleet imports nothing of image. @throws SETUP_MISSING with its last words */

@@ -1,72 +1,45 @@
 /** The lab's controller, a process of its own in the lab's namespace, and the client that the lab talks to it with. */
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf, OffboxError } from '../../core/errors.ts'
 import { FleetMethods, type FleetDevice, type Rollout } from '../../proto/gen/fleet.ts'
 import { RoutingConfig, type RoutingConfigInit } from '../../proto/gen/routing.ts'
 import { type Home, readAnchors, readIdentity } from '../home/home.ts'
 import { RpcClient } from '../rpc/client.ts'
+import { offerInLab } from '../trust/lab.ts'
+import { type Kept, keepRunning } from './kept.ts'
 import type { LabDevice } from './mesh.ts'
 import { LAB_ADDRESS } from './network.ts'
-import { type LongRunning, longRunning } from './process.ts'
+import type { LongRunning } from './process.ts'
 
 const READY_TIMEOUT_MS = 60_000
-const WORDS_KEPT_MAX = 50
-const RESTART_DELAY_MS = 1_000
 /** Below the 256 KiB that the controller takes at once. */
 const CHUNK_BYTES = 128 * 1024
-const root = join(import.meta.dirname, '../..')
-
-export interface RunningController {
-  stop(): Promise<void>
-}
 
 interface ControllerInput {
   readonly home: Home
   readonly namespace: string
   /** Also serve the boot image. */
   readonly boot: boolean
+  /** Where the witness answers, ADDRESS:PORT; empty: nowhere. */
+  readonly witness: string
   readonly signal: AbortSignal
   readonly say: (text: string) => void
 }
 
 /**
- * Resolves when the controller answers. One that ends later is started again after a second, as an init system would do it.
+ * Resolves when the controller answers.
  * @throws HOME_IN_USE, PORT_TAKEN, CONTROLLER_UNREACHABLE with its last words
  */
-export async function startController(input: ControllerInput): Promise<RunningController> {
-  const { home, namespace, say } = input
-  const words: string[] = []
-  const args = ['fleet/cli/main.ts', '--home', home.path, 'controller', 'serve', '--address', LAB_ADDRESS, ...(input.boot ? ['--boot'] : [])]
-  const onLine = (line: string) => void words.splice(0, Math.max(0, words.push(line.slice(0, 500)) - WORDS_KEPT_MAX))
-  const start = () => longRunning(process.execPath, args, { namespace, cwd: root, onLine })
-  const first = await start()
-  try {
-    await answers(home, first, words, input.signal)
-  } catch (error) {
-    await first.stop()
-    throw error
-  }
-  const ended = new AbortController()
-  let running = first
-  const keepRunning = async () => {
-    for (;;) {
-      const how = await running.exited
-      if (ended.signal.aborted) return
-      say(`the controller ended (${how}); starting it again`)
-      await delay(RESTART_DELAY_MS, undefined, { signal: ended.signal }).catch(() => {})
-      if (ended.signal.aborted) return
-      running = await start()
-    }
-  }
-  const kept = keepRunning().catch((error) => say(`the controller could not be started again: ${messageOf(error)}`))
-  return {
-    stop: async () => {
-      ended.abort()
-      await running.stop()
-      await kept
-    },
-  }
+export async function startController({ home, namespace, boot, witness, signal, say }: ControllerInput): Promise<Kept> {
+  const more = [...(witness ? ['--witness', witness] : []), ...(boot ? ['--boot'] : [])]
+  const args = ['--home', home.path, 'controller', 'serve', '--address', LAB_ADDRESS, ...more]
+  return await keepRunning({
+    what: 'the controller',
+    args,
+    namespace,
+    say,
+    ready: async (running, words) => await answers(home, running, words, signal),
+  })
 }
 
 async function answers(home: Home, controller: LongRunning, words: readonly string[], signal: AbortSignal): Promise<void> {
@@ -94,9 +67,11 @@ async function answers(home: Home, controller: LongRunning, words: readonly stri
 
 /** What the lab asks of the controller, over its unix socket. */
 export class ControllerClient {
+  readonly #home: Home
   readonly #rpc: RpcClient
 
-  private constructor(rpc: RpcClient) {
+  private constructor(home: Home, rpc: RpcClient) {
+    this.#home = home
     this.#rpc = rpc
   }
 
@@ -104,6 +79,7 @@ export class ControllerClient {
     const identity = await readIdentity(home, 'operator')
     const { caPem } = await readAnchors(home)
     return new ControllerClient(
+      home,
       new RpcClient({ target: `unix:${home.socket}`, serverName: `controller.${fleet}.offbox`, caPem, identity }, 'CONTROLLER_UNREACHABLE'),
     )
   }
@@ -127,8 +103,9 @@ export class ControllerClient {
       await this.#rpc.unary(FleetMethods.AbortRollout, { rolloutId: newest.rolloutId, reason: 'the lab was started anew' }, { deadlineMs: 120_000 })
   }
 
-  /** Puts a signed bundle into the registry. */
+  /** Puts a signed bundle into the registry, and publishes it: without that no device takes it. */
   async putBundle(file: Uint8Array): Promise<void> {
+    await offerInLab(this.#home, [file], Date.now())
     const chunks = Array.from({ length: Math.ceil(file.length / CHUNK_BYTES) }, (_, index) => ({
       chunk: file.subarray(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES),
     }))

@@ -1,6 +1,7 @@
 /** One device's part in a rollout: look, upgrade, bake, confirm; or go back. Every step is saved before the next. */
 import type { Clock } from '../../core/clock.ts'
 import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
+import type { Carrier } from '../controller/carrier.ts'
 import type { Log } from '../controller/log.ts'
 import { changeStateOf, type HealthName, healthOf } from '../device/gate.ts'
 import type { Inventory } from '../device/inventory.ts'
@@ -29,6 +30,7 @@ export interface DeviceParts {
   readonly clock: Clock
   readonly log: Log
   floors(): Promise<Uint8Array>
+  readonly carrier: Pick<Carrier, 'order'>
   /** Records a step durably; answers the device as it stands now. */
   save(change: Partial<RolloutDevice>): Promise<RolloutDevice>
   /** Told after the device's desired version has changed. */
@@ -161,7 +163,10 @@ export class Attempt {
       const bundle = await registry.read(service, version)
       const order = { service, version, bakeMs, confirmTimeoutMs, allowDowngrade, floors: await floors(), reason: orderReason(rolloutId, attempt) }
       await this.#save({ state: 'upgrading', reason: `${look.version} -> ${version}`, fromVersion: look.version, healthBefore: look.health, attempt })
-      const change = await withSession(dialer, this.#record(), async (session) => await session.supply('Upgrade', order, bundle, { signal }))
+      const change = await withSession(dialer, this.#record(), async (session) => {
+        const carried = await this.#parts.carrier.order(session, service)
+        return await session.supply('Upgrade', { ...order, ...carried }, bundle, { signal })
+      })
       if (changeStateOf(change.state) === 'confirmed') await this.#done()
       else await this.#live(change.id, change.heldMs)
       return true

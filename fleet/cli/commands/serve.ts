@@ -11,6 +11,7 @@ import { action, type CommonOptions, leaf } from '../context.ts'
 interface ServeOptions extends CommonOptions {
   readonly address?: string
   readonly boot?: boolean
+  readonly witness?: string
   readonly log?: string
   readonly logLevel?: string
 }
@@ -24,11 +25,14 @@ export function serveCommands(root: Command): void {
     'offbox controller serve --boot --log controller.log',
   ])
     .option('--boot', 'serve the boot image as well')
+    .option('--witness <address:port>', 'carry the questions of devices to this witness (default: controller.witness in offbox.yaml)', addressPort)
     .action(
       action<ServeOptions, []>(async ({ home, print, signal }, options) => {
         const log = logger(options)
         const { startController } = await import('../../controller/controller.ts')
-        const running = await startController({ home: home.path, clock: systemClock, log, ...(options.address ? { address: options.address } : {}) })
+        const { address: listen, witness } = options
+        const given = { ...(listen ? { address: listen } : {}), ...(witness === undefined ? {} : { witness }) }
+        const running = await startController({ home: home.path, clock: systemClock, log, ...given })
         try {
           const boot = options.boot ? await startBoot(home, running.address, log) : null
           try {
@@ -97,6 +101,11 @@ async function aborted(signal: AbortSignal): Promise<void> {
 
 function ipv4(text: string): string {
   if (!/^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/.test(text)) throw new InvalidArgumentError('must be an IPv4 address')
+  return text
+}
+
+function addressPort(text: string): string {
+  if (!/^[\w.-]+:\d{1,5}$/.test(text)) throw new InvalidArgumentError('must be ADDRESS:PORT')
   return text
 }
 
