@@ -15,6 +15,19 @@ interface Mark {
   readonly keys: string | null
 }
 
+/** What one source vouches for now: time has gone on since. Plain data. */
+export interface TimeMark {
+  readonly source: TimeSource
+  /** Unix milliseconds. */
+  readonly nowMs: number
+  readonly keys: string | null
+}
+
+/** The latest of what counts under `keys`, Unix milliseconds. Pure. @param keys of the root in force: what a timestamp under other keys said does not count */
+export function timeAt(marks: readonly TimeMark[], keys: string | null = null): number {
+  return Math.max(...marks.filter((mark) => mark.keys === null || keys === null || mark.keys === keys).map(({ nowMs }) => nowMs))
+}
+
 export class TrustedTime {
   readonly #clock: Clock
   readonly #marks = new Map<TimeSource, Mark>()
@@ -41,8 +54,12 @@ export class TrustedTime {
    * @param keys of the root in force: what a timestamp under other keys said does not count
    */
   nowMs(keys: string | null = null): number {
-    const counted = [...this.#marks.values()].filter((mark) => mark.keys === null || keys === null || mark.keys === keys)
-    return Math.max(...counted.map((mark) => this.#now(mark)))
+    return timeAt(this.marks(), keys)
+  }
+
+  /** What time rests on. */
+  marks(): readonly TimeMark[] {
+    return [...this.#marks].map(([source, mark]) => ({ source, nowMs: this.#now(mark), keys: mark.keys }))
   }
 
   #now({ atMs, learnedMs }: Mark): number {

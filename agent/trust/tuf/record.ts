@@ -15,24 +15,31 @@ export interface TrustRecord {
   readonly documents: Documents
   /** The last one that answered a question of this device. */
   readonly statement: SignedStatement | null
+  /** The policy file that the targets name; absent or null: none. */
+  readonly policy?: Uint8Array | null
 }
 
-export const EMPTY_RECORD: TrustRecord = { documents: NO_DOCUMENTS, statement: null }
+export const EMPTY_RECORD: TrustRecord = { documents: NO_DOCUMENTS, statement: null, policy: null }
 
 /** @throws STORE_FULL it would be longer than what `unpackRecord` takes */
-export function packRecord({ documents, statement }: TrustRecord): Uint8Array {
+export function packRecord({ documents, statement, policy = null }: TrustRecord): Uint8Array {
   const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
   const witness = statement && { statement: text(statement.statement), keyId: statement.keyId, signature: text(statement.signature) }
-  const bytes = new TextEncoder().encode(JSON.stringify({ schema: 1, documents: packDocuments(documents), witness }))
+  const bytes = new TextEncoder().encode(JSON.stringify({ schema: 1, documents: packDocuments(documents), witness, policy: policy && text(policy) }))
   if (bytes.length > recordBytesMax) throw new OffboxError('STORE_FULL', `metadata to keep takes ${bytes.length} bytes, more than ${recordBytesMax}`)
   return bytes
 }
 
 /** Checks the shape only: nothing of it is verified yet. @throws STORE_CORRUPT */
 export function unpackRecord(bytes: Uint8Array): TrustRecord {
-  const { schema, documents, witness } = parseStored(bytes, recordBytesMax)
+  const { schema, documents, witness, policy = null } = parseStored(bytes, recordBytesMax)
   if (schema !== 1) throw new OffboxError('STORE_CORRUPT', 'the store is of another schema')
-  return { documents: unpackDocuments(documents), statement: witness === null ? null : unpackStatement(witness) }
+  if (policy !== null && typeof policy !== 'string') throw new OffboxError('STORE_CORRUPT', 'the stored policy is not in the shape it is stored in')
+  return {
+    documents: unpackDocuments(documents),
+    statement: witness === null ? null : unpackStatement(witness),
+    policy: policy === null ? null : new Uint8Array(Buffer.from(policy, 'base64')),
+  }
 }
 
 /**

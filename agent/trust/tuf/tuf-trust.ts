@@ -7,15 +7,20 @@ import { join } from 'node:path'
 import type { Clock } from '../../../core/clock.ts'
 import { messageOf, OffboxError } from '../../../core/errors.ts'
 import type { TrustedKeys } from '../../../core/signing.ts'
-import { type Documents, NO_DOCUMENTS, NO_SOURCE, sameDocuments, sourceOf } from '../../../core/trust/documents.ts'
+import { type Policy, POLICY_PATH, POLICY_ROLE, readPolicy } from '../../../core/policy.ts'
+import { type Documents, NO_DOCUMENTS, NO_SOURCE, sameDocuments } from '../../../core/trust/documents.ts'
 import { type Heights, highest, isBelow, requireHeights } from '../../../core/trust/heights.ts'
 import { DEVICE_RULES, type MetadataRules, remembering } from '../../../core/trust/rules.ts'
 import { NONCE_BYTES, readStatement, type SignedStatement, type Statement } from '../../../core/trust/statement.ts'
 import { TrustedTime } from '../../../core/trust/time.ts'
 import { Verification, type VerifiedTarget } from '../../../core/trust/verification.ts'
+import { serviceKeys } from '../../../core/tuf/delegated-keys.ts'
+import { expiresAtMs, parseMetadata } from '../../../core/tuf/profile.ts'
 import { filesOf, type MetadataPush } from '../../../core/tuf/push.ts'
+import type { Targets } from '../../../core/tuf/metadata.ts'
 import type { AtomicFiles } from '../../store/atomic.ts'
 import { Copies } from './copies.ts'
+import { examineMetadata, type MetadataFindings, type MetadataRequest } from './examine.ts'
 import { EMPTY_RECORD, packRecord, pruned, type TrustRecord, unpackRecord } from './record.ts'
 
 /** A statement answers a nonce that is no older: a relay takes milliseconds, a person with a recorded answer does not. */
@@ -42,6 +47,21 @@ export interface TufTrustOptions {
   readonly witness: { readonly keys: TrustedKeys; readonly need: WitnessNeed }
   /** For tests that show what a rule is good for. */
   readonly rules?: MetadataRules
+  /** Where pushes are verified (examiner.ts); default: in this thread. */
+  readonly examine?: (request: MetadataRequest) => Promise<MetadataFindings>
+}
+
+/** What the newest targets metadata of this device says of itself, verified. */
+interface Belief {
+  /** Null: they name no policy. */
+  readonly policy: PolicyInForce | null
+  readonly targets: Targets
+}
+
+export interface PolicyInForce {
+  readonly policy: Policy
+  /** Of the file, hex. */
+  readonly sha256: string
 }
 
 export class TufTrust {
@@ -58,6 +78,9 @@ export class TufTrust {
   #challenge: { nonce: Uint8Array; untilMs: number } | null = null
   #last: Promise<unknown> = Promise.resolve()
   #problems: readonly string[] = []
+  /** Null before any targets metadata was verified. */
+  #belief: Belief | null = null
+  #rootVersion = 0
 
   private constructor(options: TufTrustOptions) {
     this.#options = options
@@ -92,6 +115,31 @@ export class TufTrust {
     return this.#needsWitness
   }
 
+  get witnessNeed(): WitnessNeed {
+    return this.#options.witness.need
+  }
+
+  /** Of the newest root that this device holds. */
+  get rootVersion(): number {
+    return this.#rootVersion
+  }
+
+  /** Null: there is none, so nothing may run. */
+  get policy(): PolicyInForce | null {
+    return this.#belief?.policy ?? null
+  }
+
+  /** When the timestamp at hand expires, Unix milliseconds; 0: there is none. */
+  get expiresMs(): number {
+    const bytes = this.#record.documents.timestamp
+    return bytes ? expiresAtMs(parseMetadata(bytes, 'timestamp').signed) : 0
+  }
+
+  /** Keys that the targets delegate a service to, by bundle key id. */
+  serviceKeys(service: string): TrustedKeys {
+    return this.#belief ? serviceKeys(this.#belief.targets, service) : new Map()
+  }
+
   /** A fresh question for the witness, 32 bytes; the one before it becomes void. Valid for `challengeLifetimeMs`. */
   challenge(): Uint8Array {
     const nonce = new Uint8Array(randomBytes(NONCE_BYTES))
@@ -122,42 +170,58 @@ export class TufTrust {
   /**
    * Verifies pushed metadata and says what it vouches for. What was accepted on the way is kept also when a later part is refused, as TUF
    * demands, as far as the store takes it; versions it has seen are never taken back. Durable when it resolves. A push of roots alone, with no `paths`, only moves the root.
+   * A push that is empty asks what is stored, which must not have expired.
    * @param paths of targets, e.g. "services/telemetry/1.1.0.offbox"
+   * @param policy the file that the targets name; empty: the one at hand is meant
    * @returns in the order of `paths`
    * @throws TRUST_MALFORMED, TRUST_THRESHOLD, TRUST_ROLLBACK, TRUST_EXPIRED, TRUST_MISMATCH, TRUST_UNAVAILABLE, TRUST_UNLISTED, STORE_FULL
    */
-  async update(push: MetadataPush, paths: readonly string[]): Promise<readonly VerifiedTarget[]> {
+  async update(push: MetadataPush, paths: readonly string[], policy: Uint8Array = new Uint8Array()): Promise<readonly VerifiedTarget[]> {
     return await this.#inTurn(async () => {
       if (this.#needsWitness) throw new OffboxError('TRUST_UNAVAILABLE', 'there is no statement of the witness since this start')
-      const files = filesOf(push)
-      const verification = this.#verification(this.#record.documents, sourceOf(files))
-      const targets = await this.#vouched(verification, files, paths).catch(async (refusal) => {
-        // Why it was refused is what to tell; the next push that is taken tells of a store that is still full.
-        await this.#keepAccepted(verification).catch(() => {})
-        throw refusal
-      })
-      await this.#keepAccepted(verification)
-      return targets
+      const { anchor } = this.#options
+      const [stored, time] = [this.#record.documents, this.time.marks()]
+      const findings = await this.#examine({ anchor, stored, files: filesOf(push), paths, time, floor: this.#floor })
+      const chosen = await attempt(() => this.#policyFor(findings, policy))
+      if (chosen.refusal) {
+        // Policy and metadata count together: what names a policy that is not there is as if it had not come, but for its roots.
+        await this.#keepRoots(findings).catch(() => {})
+        throw chosen.refusal
+      }
+      if (!findings.refusal) {
+        await this.#keepAccepted(findings, chosen.value)
+        return findings.targets
+      }
+      // Why it was refused is what to tell; the next push that is taken tells of a store that is still full.
+      await this.#keepAccepted(findings, chosen.value).catch(() => {})
+      throw new OffboxError(findings.refusal.code, findings.refusal.message)
     })
   }
 
-  async #vouched(verification: Verification, files: ReadonlyMap<string, Uint8Array>, paths: readonly string[]): Promise<VerifiedTarget[]> {
-    if (!files.has('timestamp.json') && paths.length === 0) {
-      await verification.refreshRoot()
-      return []
+  async #examine(request: MetadataRequest): Promise<MetadataFindings> {
+    return this.#options.examine ? await this.#options.examine(request) : await examineMetadata(request, this.#rules)
+  }
+
+  /** The policy that goes with what was found; undefined: what there is stays, since the targets were not reached. */
+  #policyFor({ refreshed, policy: target, heights }: MetadataFindings, pushed: Uint8Array): { policy: PolicyInForce; bytes: Uint8Array } | null | undefined {
+    if (!refreshed) return undefined
+    if (!target) return null
+    const bytes = pushed.length > 0 ? pushed : this.#record.policy
+    if (!bytes || (pushed.length === 0 && sha256(bytes) !== target.hashes['sha256'])) {
+      throw new OffboxError('TRUST_UNAVAILABLE', `there is no ${POLICY_PATH}, which the targets name`)
     }
-    await verification.refresh()
-    this.#requireFloor(verification.heights)
-    const targets: VerifiedTarget[] = []
-    for (const path of paths) targets.push(await find(verification, path))
-    return targets
+    const policy = readPolicy(bytes, target)
+    const [found, before] = [{ policy, sha256: sha256(bytes) }, this.policy]
+    // Whoever counted to the end with stolen keys loses them together with those of timestamp and snapshot: then it counts anew.
+    if (before && heights.keys === this.#floor?.heights.keys) requireNewer(found, before)
+    return { policy: found, bytes: new Uint8Array(bytes) }
   }
 
   async #load(): Promise<void> {
     const problems: string[] = []
     const found: { record: TrustRecord; verification: Verification; bytes: Uint8Array }[] = []
     // The anchor is checked by itself first, so that a bad image is not taken for a bad store.
-    this.#verification(NO_DOCUMENTS)
+    this.#rootVersion = this.#verification(NO_DOCUMENTS).heights.root
     const copies = await this.#copies.read()
     for (const { name, bytes, corrupt } of copies) {
       if (corrupt) problems.push(`copy ${name} failed its checksum`)
@@ -173,6 +237,8 @@ export class TufTrust {
       }
     }
     for (const { record, verification } of found) this.#adopt(record, verification, problems)
+    const chosen = found.find(({ record }) => record === this.#record)
+    if (chosen) await this.#readBelief(chosen.verification, problems)
     if (found.length > 0 && this.#options.witness.need === 'without-store') this.#needsWitness = false
     await this.#makeGood(
       found.map(({ bytes }) => bytes),
@@ -207,16 +273,52 @@ export class TufTrust {
     }
   }
 
-  /** Roots always: they only ever go on. The rest if it is not below what was seen. */
-  async #keepAccepted(verification: Verification): Promise<void> {
-    const { documents, heights } = verification
+  /** The targets and the policy at hand, expired or not: what ran before must be able to start without anybody's help. */
+  async #readBelief(verification: Verification, problems: string[]): Promise<void> {
+    this.#rootVersion = verification.heights.root
+    const { documents, policy: bytes } = this.#record
+    if (!documents.timestamp) return
+    try {
+      const target = await verification.target(POLICY_PATH)
+      this.#believeTargets(null)
+      if (target?.role !== POLICY_ROLE) return
+      const policy = readPolicy(bytes ?? new Uint8Array(), target)
+      this.#believeTargets({ policy, sha256: sha256(bytes ?? new Uint8Array()) })
+    } catch (error) {
+      if (!(error instanceof OffboxError)) throw error
+      problems.push(`there is no policy: ${error.message}`)
+    }
+  }
+
+  /** Of the targets metadata in the store, which was verified. */
+  #believeTargets(policy: PolicyInForce | null): void {
+    const bytes = this.#record.documents.targets.get('targets')
+    if (bytes) this.#belief = { policy, targets: parseMetadata(bytes, 'targets').signed }
+  }
+
+  /** Roots always: they only ever go on. The rest if it is not below what was seen. @param chosen undefined: the policy stays */
+  async #keepAccepted(findings: MetadataFindings, chosen: { policy: PolicyInForce; bytes: Uint8Array } | null | undefined): Promise<void> {
+    const { documents, heights, issuedAtMs } = findings
+    if (this.#floor && isBelow(heights, this.#floor.heights)) return await this.#keepRoots(findings)
+    if (issuedAtMs > 0) this.time.learn('timestamp', issuedAtMs, heights.keys)
+    this.#raise(heights, 'this device')
+    const [kept, before] = [pruned(documents), this.#record]
+    const policy = chosen === undefined ? before.policy : (chosen?.bytes ?? null)
+    const same = sameDocuments(kept, before.documents) && sameBytes(policy, before.policy)
+    if (!same) await this.#keep({ ...before, documents: kept, policy: policy ?? null })
+    this.#rootVersion = heights.root
+    if (chosen !== undefined) this.#believeTargets(chosen?.policy ?? null)
+  }
+
+  async #keepRoots({ documents, heights }: MetadataFindings): Promise<void> {
     const before = this.#record.documents
-    const below = this.#floor && isBelow(heights, this.#floor.heights)
-    const kept: Documents = below ? { ...before, roots: documents.roots } : pruned(documents)
-    if (!below && verification.issuedAtMs > 0) this.time.learn('timestamp', verification.issuedAtMs, heights.keys)
     // Other keys with a newer root are never below, so these are the same ones.
-    this.#raise(below && this.#floor ? { ...this.#floor.heights, root: Math.max(this.#floor.heights.root, heights.root) } : heights, 'this device')
+    if (this.#floor && heights.keys === this.#floor.heights.keys) {
+      this.#raise({ ...this.#floor.heights, root: Math.max(this.#floor.heights.root, heights.root) }, 'this device')
+    }
+    const kept: Documents = { ...before, roots: documents.roots }
     if (!sameDocuments(kept, before)) await this.#keep({ ...this.#record, documents: kept })
+    this.#rootVersion = heights.root
   }
 
   async #keep(record: TrustRecord): Promise<void> {
@@ -243,13 +345,9 @@ export class TufTrust {
     this.#floor = { heights: this.#floor ? highest(this.#floor.heights, heights) : heights, seenBy }
   }
 
-  #requireFloor(heights: Heights): void {
-    if (this.#floor) requireHeights(heights, this.#floor.heights, this.#floor.seenBy)
-  }
-
-  #verification(stored: Documents, source = NO_SOURCE): Verification {
+  #verification(stored: Documents): Verification {
     const nowMs = (keys: string) => this.time.nowMs(keys)
-    return new Verification({ anchor: this.#options.anchor, stored, source, nowMs, rules: this.#rules })
+    return new Verification({ anchor: this.#options.anchor, stored, source: NO_SOURCE, nowMs, rules: this.#rules })
   }
 
   async #inTurn<T>(act: () => Promise<T>): Promise<T> {
@@ -261,13 +359,30 @@ export class TufTrust {
 
 /** @throws BUNDLE_CORRUPT `file` is not the one that the target means */
 export function requireTargetFile(target: VerifiedTarget, file: Uint8Array): void {
-  const sha256 = createHash('sha256').update(file).digest('hex')
-  if (file.length === target.length && sha256 === target.hashes['sha256']) return
+  if (file.length === target.length && sha256(file) === target.hashes['sha256']) return
   throw new OffboxError('BUNDLE_CORRUPT', `${target.path} is not the file that ${target.role} signed for`)
 }
 
-async function find(verification: Verification, path: string): Promise<VerifiedTarget> {
-  const target = await verification.target(path)
-  if (!target) throw new OffboxError('TRUST_UNLISTED', `no role that may sign for ${JSON.stringify(path.slice(0, 200))} vouches for it`)
-  return target
+/** @throws TRUST_ROLLBACK, TRUST_MISMATCH */
+function requireNewer(found: PolicyInForce, before: PolicyInForce): void {
+  const [version, seen] = [found.policy.version, before.policy.version]
+  if (version < seen) throw new OffboxError('TRUST_ROLLBACK', `policy version ${version} is older than version ${seen}, which this device has seen`)
+  if (version === seen && found.sha256 !== before.sha256) throw new OffboxError('TRUST_MISMATCH', `another policy of version ${version} is in force already`)
+}
+
+async function attempt<T>(act: () => T): Promise<{ value: T; refusal: null } | { value: undefined; refusal: OffboxError }> {
+  try {
+    return { value: act(), refusal: null }
+  } catch (error) {
+    if (error instanceof OffboxError && error.code !== 'INTERNAL') return { value: undefined, refusal: error }
+    throw error
+  }
+}
+
+function sameBytes(one: Uint8Array | null | undefined, other: Uint8Array | null | undefined): boolean {
+  return one && other ? Buffer.compare(one, other) === 0 : (one ?? null) === (other ?? null)
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
 }
