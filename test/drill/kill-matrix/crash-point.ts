@@ -23,6 +23,8 @@ export interface CrashTrace {
   readonly operations: number
   /** Its name and file; null: none was hit. */
   readonly hit: string | null
+  /** It came to the operation, which a disk of this fault lets pass. */
+  readonly spared: boolean
 }
 
 export const PLAN_FILE = 'crash-plan.json'
@@ -32,6 +34,7 @@ const home = dirname(process.argv[process.argv.indexOf('--config') + 1] ?? '')
 let run = 0
 let operations = 0
 let hitWhat: string | null = null
+let spared = false
 let intent = ''
 
 function plan(): CrashPlan | null {
@@ -47,13 +50,15 @@ async function step<T>(name: string, path: string, act: () => Promise<T>): Promi
     run = planned.run
     operations = 0
     hitWhat = null
+    spared = false
   }
   operations += 1
   // Removing needs no space.
-  const spared = planned.fault === 'none' || (planned.fault === 'ENOSPC' && name.startsWith('remove'))
-  const hit = operations === planned.at && !spared
+  const harmless = planned.fault === 'none' || (planned.fault === 'ENOSPC' && name.startsWith('remove'))
+  const hit = operations === planned.at && !harmless
+  if (operations === planned.at && harmless) spared = true
   if (hit) hitWhat = `${name} ${basename(dirname(path))}/${basename(path)}`
-  const seen: CrashTrace = { run, operations, hit: hitWhat }
+  const seen: CrashTrace = { run, operations, hit: hitWhat, spared }
   writeFileSync(join(home, TRACE_FILE), JSON.stringify(seen))
   if (hit && planned.fault === 'before') die()
   if (hit && planned.fault !== 'after') throw Object.assign(new Error(`${planned.fault}: injected`), { code: planned.fault })
