@@ -1,5 +1,17 @@
 import t from 'tap'
+import { AttackScene, SetUpFailed } from './attack-suite/attack.ts'
 import { runDrill } from './run-drill.ts'
+
+t.test('a set-up that the device refuses is told apart from an attack that it refuses', async (t) => {
+  const [path, scene] = ['services/telemetry/1.0.0.offbox', new AttackScene()]
+  const told = async (order: Promise<unknown>) =>
+    await order.then(
+      () => t.fail('it was taken'),
+      (error: unknown) => error,
+    )
+  t.notOk((await told(scene.order(path))) instanceof SetUpFailed)
+  t.ok((await told(scene.honestOrder(path))) instanceof SetUpFailed)
+})
 
 t.test('every attack is refused with the code that says why', { timeout: 250_000 }, async (t) => {
   const { code, verdict, stderr } = await runDrill(t, 'attack-suite')
