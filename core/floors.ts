@@ -57,16 +57,19 @@ export function readFloors(file: Uint8Array, trusted: TrustedKeys): Floors {
   return parseFloors(bytes)
 }
 
-function parseFloors(bytes: VerifiedBytes): Floors {
-  let raw: { version?: unknown; floors?: unknown }
+/** @throws FLOORS_UNTRUSTED not the JSON described above */
+export function parseFloors(bytes: VerifiedBytes): Floors {
+  let raw: { version?: unknown; floors?: unknown } | null
   try {
     raw = JSON.parse(Buffer.from(bytes).toString('utf8'))
   } catch (error) {
     throw new OffboxError('FLOORS_UNTRUSTED', 'signed floors are not JSON', { cause: error })
   }
-  const { version, floors } = raw
+  const { version, floors } = raw ?? {}
   const entries = typeof floors === 'object' && floors !== null ? Object.entries(floors) : null
-  if (!Number.isSafeInteger(version) || (version as number) < 1 || !entries?.every(([, floor]) => semver.valid(floor) === floor)) {
+  // null would pass for its own reading.
+  const isVersion = (floor: unknown) => typeof floor === 'string' && semver.valid(floor) === floor
+  if (!Number.isSafeInteger(version) || (version as number) < 1 || !entries?.every(([, floor]) => isVersion(floor))) {
     throw new OffboxError('FLOORS_UNTRUSTED', 'signed floors break their schema: {"version": 1.., "floors": {name: semver}}')
   }
   return { version: version as number, floors: Object.fromEntries(entries) as Record<string, string> }

@@ -46,17 +46,18 @@ export function readStatement({ statement, keyId, signature }: SignedStatement, 
   if (statement.length > statementBytesMax) throw refuse(`has ${statement.length} bytes, more than ${statementBytesMax}`)
   const bytes = brandVerified(statement, signedBytes(statement), [{ keyId, signature }], trusted)
   if (!bytes) throw refuse('is not signed by a trusted witness')
-  return parse(bytes)
+  return parseStatement(bytes)
 }
 
-function parse(bytes: VerifiedBytes): Statement {
-  let raw: { [key: string]: unknown }
+/** @throws WITNESS_UNTRUSTED not of this shape */
+export function parseStatement(bytes: VerifiedBytes): Statement {
+  let raw: { [key: string]: unknown } | null
   try {
     raw = JSON.parse(Buffer.from(bytes).toString('utf8'))
   } catch (error) {
     throw refuse('is not JSON', error)
   }
-  const { fleet, nonce, heights, timeMs } = raw
+  const { fleet, nonce, heights, timeMs } = raw ?? {}
   const read = heights === null ? null : readHeights(heights)
   if (heights !== null && read === null) throw refuse('names no versions')
   if (typeof fleet !== 'string' || typeof nonce !== 'string' || !/^[0-9a-f]{64}$/.test(nonce)) throw refuse('names no fleet or no nonce')
