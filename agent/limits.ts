@@ -62,12 +62,6 @@ export const refusalsLoggedPerMinuteMax = 20
 export const watchQueueMax = 2_048
 /** Streams of Watch and Logs open at once. */
 export const watchersMax = 64
-/** The audit log has two files of this size: when one is full, the older one goes. */
-export const auditBytesMax = 1024 * 1024
-/** Records of reads are written together, half a queue at the latest; a crash loses at most this much. */
-export const auditFlushMs = 1_000
-/** Records of reads waiting to be written; beyond it they are counted, not kept. */
-export const auditQueueMax = 2_048
 
 /** Text of an error as the caller sees it. */
 export const errorTextCharsMax = 1_024

@@ -41,21 +41,22 @@ export function createLog(level: Level, write: (line: string) => void = (line) =
 
 /**
  * Keeps an audit record for reading, and logs those that matter to whoever looks at the console: changes, denials, failures. A
- * read that went well is in the audit log and in `audits` alone. `line` is the record as the audit log has it.
+ * read that went well is in the audit log and in `audits` alone. `body` is the record as the audit log has it, without what chains it.
  */
 export function showAudit(
   { log, audits }: AgentLog,
   record: { readonly decision: string; readonly status?: string; readonly mutation?: unknown },
-  line: string,
+  body: string,
 ): void {
-  audits.push(line)
-  const quiet = record.decision === 'allow' && record.mutation !== true && (record.status === 'OK' || record.status === 'CANCELLED')
+  audits.push(body)
+  const fine = record.decision === 'allow' && record.mutation !== true && (record.status === 'OK' || record.status === 'CANCELLED')
+  const quiet = fine || record.decision === 'note'
   if (!quiet) log.info({ audit: true, ...record }, 'audit')
 }
 
-/** A line of the audit log as a line of the log. */
-function asLogLine(line: string): string {
-  const [, atMs, rest] = /^\{"atMs":([\d.]+),(.*)\}\n$/s.exec(line) ?? []
+/** The body of an audit record as a line of the log. */
+function asLogLine(body: string): string {
+  const [, atMs, rest] = /^"atMs":([\d.]+),(.*)\}$/s.exec(body) ?? []
   return `{"level":"info","time":${atMs},"audit":true,${rest},"msg":"audit"}`
 }
 

@@ -6,7 +6,6 @@ import { parseAnchors } from '../core/anchors.ts'
 import { systemClock as clock } from '../core/clock.ts'
 import { codeOf, messageOf } from '../core/errors.ts'
 import { CAPABILITIES } from '../core/manifest.ts'
-import { Audit } from './api/audit.ts'
 import { isOwnMethod } from './api/authorize.ts'
 import { serveDevice } from './api/device.ts'
 import { createFront, type Front } from './api/front.ts'
@@ -17,6 +16,7 @@ import { serveReflection } from './api/reflection.ts'
 import { attachRoutes } from './api/route.ts'
 import { Serve } from './api/serve.ts'
 import { toStatus } from './api/status.ts'
+import { AuditLog } from './audit/log.ts'
 import type { Identity } from './boot/identity.ts'
 import { IdentityStore } from './boot/identity.ts'
 import { takeLock } from './boot/lock.ts'
@@ -58,7 +58,14 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const floors = new FloorStore(files, stateDir, anchors.bundleKeys)
   await floors.load().catch((error) => log.error({ err: error }, 'the stored floors cannot be used; the controller has to send them again'))
   const bundles = new BundleStore(files, stateDir, anchors.bundleKeys)
-  const audit = new Audit({ path: join(stateDir, 'audit.log'), clock, log, show: (record, line) => showAudit(agentLog, record, line) })
+  const audit = await AuditLog.open(
+    {
+      ...{ directory: join(stateDir, 'audit'), clock, log, bootId: facts.bootId, atomic: files },
+      show: (event, body) => showAudit(agentLog, event, body),
+      sign: (bytesFor) => drivers.sign(bytesFor),
+    },
+    { agentVersion: config.agentVersion, agentStarts: facts.agentStarts },
+  )
   undo.push(async () => await audit.close())
   const journal = new Journal(files, join(stateDir, 'changes'), (fields, message) => log.error(fields, message))
   const receipts: Receipts = new Receipts({
@@ -129,7 +136,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
 
   front = createFront({ address, port, fleet: anchors.fleet, caPem: anchors.caPem, identity, clock, log })
   const gate = new Gate(front, audit, clock)
-  const serve = new Serve({ server: front.server, gate, audit, log })
+  const serve = new Serve({ server: front.server, gate, log })
   const metrics = new Metrics()
   const numbers = { services: () => supervisor.list(), agent: () => processNumbers(facts.agentStarts) }
   metrics.add(...agentFamilies(numbers), ...serviceFamilies(numbers))
@@ -151,7 +158,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   routes = attachRoutes(front.server, supervisor, {
     admit: (call, path, mutates) => gate.admit(call, path, mutates),
     intent: async (admitted) => await gate.intent(admitted),
-    finished: (admitted, status) => gate.finished(admitted, status),
+    finished: (admitted, status, payload) => gate.finished(admitted, status, payload),
     toStatus: (error) => toStatus(error, log),
   })
   serve.others()

@@ -1,7 +1,9 @@
 /** What every call passes, the agent's own and those routed to services: principal, authorization, audit. */
+import { asciiJson } from '../../core/audit/record.ts'
 import type { Clock } from '../../core/clock.ts'
 import { codeOf, type ErrorCode, OffboxError } from '../../core/errors.ts'
-import type { Audit } from './audit.ts'
+import { methodCharsMax } from '../audit/limits.ts'
+import type { AuditLog } from '../audit/log.ts'
 import { authorize } from './authorize.ts'
 import type { Front } from './front.ts'
 
@@ -16,18 +18,30 @@ export interface Admitted {
   /** Monotonic milliseconds. */
   readonly connectionOpenedAtMs: number
   readonly startedAtMs: number
+  /** The beginning of its audit record. */
+  readonly about: string
 }
 
-/** Beginnings of audit records that are kept ready. */
-const ABOUTS_MAX = 512
+/** What a connection's calls of one method have in common. */
+interface Known {
+  readonly mutates: boolean
+  /** Beginning of their audit records. */
+  readonly about: string
+}
+
+type Connection = NonNullable<ReturnType<Front['connection']>>
+
+/** Methods remembered for one connection. */
+const KNOWN_MAX = 64
 
 export class Gate {
   readonly #front: Pick<Front, 'connection'>
-  readonly #audit: Audit
+  readonly #audit: AuditLog
   readonly #clock: Clock
-  readonly #abouts = new Map<string, string>()
+  /** By connection: its principal does not change, nor does the table of who may what. */
+  readonly #known = new WeakMap<Connection, Map<string, Known>>()
 
-  constructor(front: Pick<Front, 'connection'>, audit: Audit, clock: Clock) {
+  constructor(front: Pick<Front, 'connection'>, audit: AuditLog, clock: Clock) {
     this.#front = front
     this.#audit = audit
     this.#clock = clock
@@ -45,46 +59,56 @@ export class Gate {
     try {
       // A call outlives its connection by a moment at most; without one there is nobody to answer.
       if (!connection) throw new OffboxError('ROLE_DENIED', 'the connection is gone')
-      const rule = authorize(connection.principal, path)
+      const known = this.#known.get(connection)?.get(path) ?? this.#learn(connection, peer, path)
       return {
         path,
         principal: connection.principal.spiffeId,
         peer,
-        mutates: mutates || rule.mutates,
+        mutates: mutates || known.mutates,
         connectionOpenedAtMs: connection.openedAtMonotonicMs,
         startedAtMs,
+        about: known.about,
       }
     } catch (error) {
       const principal = connection?.principal.spiffeId ?? ''
-      this.#audit.record({ principal, peer, method: path, decision: 'deny', status: codeOf(error), durationMs: 0 })
+      this.#audit.record({ principal, peer, method: path.slice(0, methodCharsMax), decision: 'deny', status: codeOf(error), durationMs: 0 })
       throw error
     }
   }
 
-  /** Resolves once it is on disk that this call is about to change the device. @throws STORE_FULL it must not */
-  async intent({ principal, peer, path }: Admitted): Promise<void> {
-    await this.#audit.intent({ principal, peer, method: path, decision: 'intent' })
+  /**
+   * Resolves once it is on disk that this call is about to change the device.
+   * @param payload hash of the request, where it is known already; empty where not
+   * @param evenWhenFull for a revert
+   * @throws STORE_FULL, AUDIT_FULL it must not
+   */
+  async intent({ principal, peer, path }: Admitted, payload = '', evenWhenFull = false): Promise<void> {
+    const event = { principal, peer, method: path, decision: 'intent', ...(payload === '' ? {} : { payload }) } as const
+    await this.#audit.intent(event, evenWhenFull)
   }
 
-  /** Call once for each admitted call, when it has ended. */
-  finished(admitted: Admitted, status: ErrorCode | 'OK' | 'CANCELLED'): void {
-    const { principal, peer, path, mutates, startedAtMs } = admitted
+  /**
+   * Call once for each admitted call, when it has ended.
+   * @param payload hash of the request; empty where none came in, or where it is not taken
+   */
+  finished(admitted: Admitted, status: ErrorCode | 'OK' | 'CANCELLED', payload = ''): void {
+    const { principal, peer, path, mutates, startedAtMs, about } = admitted
     const durationMs = Math.round((this.#clock.monotonicMs() - startedAtMs) * 10) / 10
-    const record = { principal, peer, method: path, decision: 'allow', status, durationMs, ...(mutates ? { mutation: true } : {}) } as const
-    this.#audit.record(record, `${this.#aboutOf(admitted)},"status":"${status}","durationMs":${durationMs}${mutates ? ',"mutation":true' : ''}}`)
+    const event = { principal, peer, method: path, decision: 'allow', status, durationMs, mutation: mutates } as const
+    const request = payload === '' ? '' : `"payload":"${payload}",`
+    this.#audit.record(event, `${about},${request}"status":"${status}","durationMs":${durationMs}${mutates ? ',"mutation":true' : ''}}`)
   }
 
-  /** The beginning of a record, the same for all calls of a method by one principal over one connection. */
-  #aboutOf({ principal, peer, path }: Admitted): string {
-    // The principal as well: an address and port may come back with somebody else.
-    const key = `${principal} ${peer} ${path}`
-    let about = this.#abouts.get(key)
-    if (about === undefined) {
-      about = JSON.stringify({ principal, peer, method: path, decision: 'allow' }).slice(0, -1)
-      // Forgotten all at once: what is in use is soon back.
-      if (this.#abouts.size >= ABOUTS_MAX) this.#abouts.clear()
-      this.#abouts.set(key, about)
-    }
-    return about
+  /** @throws ROLE_DENIED */
+  #learn(connection: Connection, peer: string, path: string): Known {
+    const { mutates } = authorize(connection.principal, path)
+    const event = { principal: connection.principal.spiffeId, peer, method: path.slice(0, methodCharsMax), decision: 'allow' }
+    const known = { mutates, about: asciiJson(event).slice(0, -1) }
+    const methods = this.#known.get(connection) ?? new Map<string, Known>()
+    // Forgotten all at once: what is in use is soon back.
+    if (methods.size >= KNOWN_MAX) methods.clear()
+    methods.set(path, known)
+    this.#known.set(connection, methods)
+    return known
   }
 }

@@ -6,6 +6,7 @@ import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2'
 import { status as Status, type Server, type StatusObject } from '@grpc/grpc-js'
 import { ERROR_TRAILER, type ErrorCode, OffboxError } from '../../core/errors.ts'
 import type { Fields, WireError } from '../../services/sdk/wire.ts'
+import { payloadOf, StreamPayload } from '../audit/payload.ts'
 import { requestBytesMax } from '../limits.ts'
 import type { CallHandle, ClientCall, Supervisor } from '../supervisor/types.ts'
 import { GrpcStream, type GrpcStreamListener } from './grpc-stream.ts'
@@ -15,8 +16,8 @@ export interface RouteHooks<Admitted extends { readonly principal: string }> {
   admit(call: { getPeer(): string }, path: string, mutates: boolean): Admitted
   /** For a method that changes the device: resolves once that is durably recorded. @throws STORE_FULL the call is not delivered */
   intent(admitted: Admitted): Promise<void>
-  /** Called once for each admitted call, when it has ended. */
-  finished(admitted: Admitted, outcome: ErrorCode | 'OK' | 'CANCELLED'): void
+  /** Called once for each admitted call, when it has ended. `payload`: hash of its request, as audit records have it; empty where it has none. */
+  finished(admitted: Admitted, outcome: ErrorCode | 'OK' | 'CANCELLED', payload: string): void
   toStatus(error: unknown): StatusObject & { readonly errorCode: ErrorCode }
 }
 
@@ -73,12 +74,16 @@ class RoutedCall<A extends { readonly principal: string }> implements GrpcStream
   #ended = false
   /** Of a call that takes one, or gives one. */
   #request: Buffer | undefined
+  #payload = ''
+  /** Of a call that changes the device and takes a stream; of other streams, which may go on for ever, no hash is taken. */
+  readonly #streamed: StreamPayload | undefined
   #answer: Uint8Array | undefined
 
   constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, { path, kind, mutates }: Method, supervisor: Supervisor, hooks: RouteHooks<A>) {
     this.method = path
     this.kind = kind
     this.#hooks = hooks
+    this.#streamed = mutates && !this.#takesOne ? new StreamPayload() : undefined
     this.#stream = new GrpcStream(stream, headers, requestBytesMax, this)
     this.deadlineMs = this.#stream.deadlineMs
     try {
@@ -118,6 +123,7 @@ class RoutedCall<A extends { readonly principal: string }> implements GrpcStream
 
   message(bytes: Buffer): void {
     if (!this.#takesOne) {
+      this.#streamed?.add(bytes)
       // A client faster than its service is paused; HTTP/2 then grants it no more window.
       if (this.#handle?.message(bytes) === false) this.#stream.pause()
     } else if (this.#request) this.broken(Status.UNIMPLEMENTED, `Received a second request message for ${this.method}, which takes one`)
@@ -126,8 +132,11 @@ class RoutedCall<A extends { readonly principal: string }> implements GrpcStream
 
   halfClose(): void {
     if (this.#takesOne) {
-      if (this.#request) this.#handle?.message(this.#request)
-      else this.broken(Status.UNIMPLEMENTED, `Received no request message for ${this.method}`)
+      if (this.#request) {
+        // Here and not later: the buffer may be handed on for good.
+        this.#payload = payloadOf(this.#request)
+        this.#handle?.message(this.#request)
+      } else this.broken(Status.UNIMPLEMENTED, `Received no request message for ${this.method}`)
       this.#request = undefined
     }
     this.#handle?.halfClose()
@@ -190,6 +199,6 @@ class RoutedCall<A extends { readonly principal: string }> implements GrpcStream
   #finish(outcome: ErrorCode | 'OK' | 'CANCELLED'): void {
     if (this.#ended) return
     this.#ended = true
-    if (this.#admitted) this.#hooks.finished(this.#admitted, outcome)
+    if (this.#admitted) this.#hooks.finished(this.#admitted, outcome, this.#streamed?.hex ?? this.#payload)
   }
 }

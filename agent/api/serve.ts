@@ -3,7 +3,7 @@ import type { Server, ServerDuplexStream, ServerReadableStream, ServerUnaryCall,
 import type { sendUnaryData, StatusObject } from '@grpc/grpc-js'
 import { type ErrorCode, messageOf, OffboxError } from '../../core/errors.ts'
 import type { Method, Plain } from '../../proto/codec.ts'
-import type { Audit } from './audit.ts'
+import { payloadOf, StreamPayload } from '../audit/payload.ts'
 import type { Admitted, Gate } from './gate.ts'
 import { type ErrorLog, toStatus } from './status.ts'
 
@@ -19,7 +19,6 @@ export interface CallContext {
 export interface ServeOptions {
   readonly server: Server
   readonly gate: Gate
-  readonly audit: Audit
   readonly log: ErrorLog
 }
 
@@ -40,14 +39,15 @@ export class Serve {
   unary<Req, Res>(method: Method<Req, Res>, handle: (request: Plain<Req>, context: CallContext) => Promise<Res> | Res): void {
     this.#register(method.path, 'unary', (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => {
       const run = async (context: CallContext) => Buffer.from(method.response.encode(await handle(decode(method, call.request), context)))
-      void this.#run(call, method.path, run, (status, result) => answer(status, result))
+      void this.#run(call, method.path, run, (status, result) => answer(status, result), { hex: payloadOf(call.request) })
     })
   }
 
   clientStream<Req, Res>(method: Method<Req, Res>, handle: (requests: AsyncIterable<Plain<Req>>, context: CallContext) => Promise<Res>): void {
     this.#register(method.path, 'clientStream', (call: ServerReadableStream<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => {
-      const run = async (context: CallContext) => Buffer.from(method.response.encode(await handle(decodeAll(method, call), context)))
-      void this.#run(call, method.path, run, (status, result) => answer(status, result))
+      const payload = new StreamPayload()
+      const run = async (context: CallContext) => Buffer.from(method.response.encode(await handle(decodeAll(method, call, payload), context)))
+      void this.#run(call, method.path, run, (status, result) => answer(status, result), payload)
     })
   }
 
@@ -59,19 +59,20 @@ export class Serve {
           if (!call.write(Buffer.from(method.response.encode(item)))) await drained(call, context.signal)
         }
       }
-      void this.#run(call, method.path, run, (status) => (status ? call.emit('error', status) : call.end()))
+      void this.#run(call, method.path, run, (status) => (status ? call.emit('error', status) : call.end()), { hex: payloadOf(call.request) })
     })
   }
 
   bidi<Req, Res>(method: Method<Req, Res>, handle: (requests: AsyncIterable<Plain<Req>>, context: CallContext) => AsyncIterable<Res>): void {
     this.#register(method.path, 'bidi', (call: ServerDuplexStream<Buffer, Buffer>) => {
+      const payload = new StreamPayload()
       const run = async (context: CallContext) => {
-        for await (const item of handle(decodeAll(method, call), context)) {
+        for await (const item of handle(decodeAll(method, call, payload), context)) {
           if (context.signal.aborted) return
           if (!call.write(Buffer.from(method.response.encode(item)))) await drained(call, context.signal)
         }
       }
-      void this.#run(call, method.path, run, (status) => (status ? call.emit('error', status) : call.end()))
+      void this.#run(call, method.path, run, (status) => (status ? call.emit('error', status) : call.end()), payload)
     })
   }
 
@@ -88,7 +89,7 @@ export class Serve {
         const run = async () => {
           throw new OffboxError('METHOD_NOT_FOUND', `nothing on this device serves ${path}`)
         }
-        void this.#run(call, path, run, (status) => call.emit('error', status))
+        void this.#run(call, path, run, (status) => call.emit('error', status), { hex: '' })
       }
       return known(path) ?? { func, serialize: same, deserialize: same, type: 'bidi', path }
     }
@@ -99,6 +100,7 @@ export class Serve {
     path: string,
     run: (context: CallContext) => Promise<T>,
     answer: (status: StatusObject | null, result?: T) => void,
+    payload: { readonly hex: string },
   ): Promise<void> {
     const ended = new AbortController()
     call.on('cancelled', () => ended.abort())
@@ -108,9 +110,9 @@ export class Serve {
     let outcome: ErrorCode | 'OK' | 'CANCELLED' = 'OK'
     try {
       admitted = this.#options.gate.admit(call, path)
-      const { principal, peer, mutates, connectionOpenedAtMs } = admitted
+      const { principal, mutates, connectionOpenedAtMs } = admitted
       // A revert is the way out of trouble: a log that cannot be written must not stand in its way.
-      if (mutates) await this.#intent({ principal, peer, method: path, decision: 'intent' }, path.endsWith('/Revert'))
+      if (mutates) await this.#intent(admitted, payload.hex, path.endsWith('/Revert'))
       const result = await run({ principal, connectionOpenedAtMs, signal: ended.signal })
       if (ended.signal.aborted) outcome = 'CANCELLED'
       else answer(null, result)
@@ -119,16 +121,16 @@ export class Serve {
       outcome = ended.signal.aborted ? 'CANCELLED' : status.errorCode
       if (!ended.signal.aborted) answer(status)
     } finally {
-      if (admitted) this.#options.gate.finished(admitted, outcome)
+      if (admitted) this.#options.gate.finished(admitted, outcome, payload.hex)
     }
   }
 
-  async #intent(record: Parameters<Audit['intent']>[0], evenUnrecorded: boolean): Promise<void> {
+  async #intent(admitted: Admitted, payload: string, evenUnrecorded: boolean): Promise<void> {
     try {
-      await this.#options.audit.intent(record)
+      await this.#options.gate.intent(admitted, payload, evenUnrecorded)
     } catch (error) {
       if (!evenUnrecorded) throw error
-      this.#options.log.error({ err: error, method: record.method }, 'an intent could not be recorded; a revert goes on all the same')
+      this.#options.log.error({ err: error, method: admitted.path }, 'an intent could not be recorded; a revert goes on all the same')
     }
   }
 
@@ -148,9 +150,12 @@ function decode<Req, Res>(method: Method<Req, Res>, bytes: Uint8Array): Plain<Re
   }
 }
 
-async function* decodeAll<Req, Res>(method: Method<Req, Res>, call: ServerReadableStream<Buffer, Buffer>): AsyncIterable<Plain<Req>> {
+async function* decodeAll<Req, Res>(method: Method<Req, Res>, call: ServerReadableStream<Buffer, Buffer>, payload: StreamPayload): AsyncIterable<Plain<Req>> {
   // In grpc-js this stream is the writable side of the answer as well: a plain `for await` would destroy it at its end.
-  for await (const bytes of call.iterator({ destroyOnReturn: false })) yield decode(method, bytes as Buffer)
+  for await (const bytes of call.iterator({ destroyOnReturn: false })) {
+    payload.add(bytes as Buffer)
+    yield decode(method, bytes as Buffer)
+  }
 }
 
 async function drained(call: ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>, signal: AbortSignal): Promise<void> {

@@ -69,7 +69,7 @@ export function isHash(value: unknown): value is string {
 /** Parses a line. What it says is only as good as the chain and the signatures around it. @throws AUDIT_BROKEN no record of this format */
 export function readRecord(line: Uint8Array): AuditRecord {
   if (line.length > recordBytesMax) throw broken(`of more than ${recordBytesMax} bytes`)
-  const text = Buffer.from(line.buffer, line.byteOffset, line.length).latin1Slice()
+  const text = Buffer.from(line.buffer, line.byteOffset, line.length).toString('latin1')
   if (/[^\x20-\x7e]/.test(text)) throw broken('with other characters than printable ASCII')
   let raw: Record<string, unknown> | null
   try {

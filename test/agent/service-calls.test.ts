@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { ChangeState, LifecycleMethods, type ServiceEvent } from '../../proto/gen/lifecycle.ts'
@@ -84,7 +84,9 @@ t.test('a real agent refuses what does not fit, carries calls between services, 
   await watching
 
   await agent.kill('SIGTERM')
-  const audit = (await readFile(join(lab.directory, 'pair/state/audit.log'), 'utf8'))
+  const kept = join(lab.directory, 'pair/state/audit')
+  const [segment = ''] = (await readdir(kept)).filter((name) => name.endsWith('.log'))
+  const audit = (await readFile(join(kept, segment), 'utf8'))
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line) as Record<string, unknown>)

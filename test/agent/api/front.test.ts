@@ -1,12 +1,17 @@
 import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { connect as connectPlain, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { connect as connectTls, type TLSSocket, type ConnectionOptions } from 'node:tls'
 import t from 'tap'
-import { Audit, type AuditRecord } from '../../../agent/api/audit.ts'
+import { AuditLog } from '../../../agent/audit/log.ts'
 import { createFront, type Front } from '../../../agent/api/front.ts'
 import { Gate } from '../../../agent/api/gate.ts'
 import { Serve } from '../../../agent/api/serve.ts'
 import { connectionsPerAddressMax } from '../../../agent/limits.ts'
+import { AtomicFiles } from '../../../agent/store/atomic.ts'
+import type { AuditEvent } from '../../../core/audit/record.ts'
 import { systemClock as clock } from '../../../core/clock.ts'
 import { OffboxError } from '../../../core/errors.ts'
 import { type CertificateAuthority, makeCa, makeIdentity, type Role } from '../../../core/x509.ts'
@@ -19,7 +24,7 @@ const log = { info: () => {}, warn: () => {}, error: () => {} }
 let ca: CertificateAuthority
 let front: Front
 let port: number
-let records: AuditRecord[] = []
+let records: AuditEvent[] = []
 let answerPing: () => object = () => ({ payload: new Uint8Array(), timeMs: 1, bootId: 'x' })
 
 const identityOf = async (role: Role, id: string) => await makeIdentity(ca, { fleet: 'lab', role, id, nowMs: Date.now(), validMs: dayMs })
@@ -33,14 +38,20 @@ t.beforeEach(async (t) => {
   port = await freePort()
   records = []
   front = createFront({ address: '127.0.0.1', port, fleet: 'lab', caPem: ca.certificatePem, identity: await served(), clock, log })
-  const audit = new Audit({ path: `${t.testdir()}/audit.log`, clock, show: (record) => records.push(record), log })
-  const serve = new Serve({ server: front.server, gate: new Gate(front, audit, clock), audit, log })
+  const show = (event: AuditEvent) => void (event.decision === 'note' || records.push(event))
+  const sign = () => {
+    throw new Error('nothing is signed here')
+  }
+  const directory = join(await mkdtemp(join(tmpdir(), 'obx-front-')), 'audit')
+  const audit = await AuditLog.open({ directory, clock, bootId: 'b', atomic: new AtomicFiles(), show, log, sign })
+  const serve = new Serve({ server: front.server, gate: new Gate(front, audit, clock), log })
   serve.unary(DeviceMethods.Ping, () => answerPing() as never)
   serve.others()
   await front.listen()
   t.teardown(async () => {
     await front.close()
     await audit.close()
+    await rm(dirname(directory), { recursive: true })
   })
 })
 

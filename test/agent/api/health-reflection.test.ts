@@ -2,7 +2,6 @@ import * as grpc from '@grpc/grpc-js'
 import protobuf from 'protobufjs'
 import descriptor from 'protobufjs/ext/descriptor.js'
 import t, { type Test } from 'tap'
-import { Audit } from '../../../agent/api/audit.ts'
 import { OWN_APIS } from '../../../agent/api/authorize.ts'
 import { Gate } from '../../../agent/api/gate.ts'
 import { serveHealth, servingOf } from '../../../agent/api/health.ts'
@@ -18,8 +17,8 @@ import type { Method } from '../../../proto/codec.ts'
 import { HealthMethods } from '../../../proto/gen/health.ts'
 import { ServerReflectionMethods as AlphaMethods } from '../../../proto/gen/reflection-alpha.ts'
 import { type ServerReflectionRequestInit, type ServerReflectionResponse, ServerReflectionMethods } from '../../../proto/gen/reflection.ts'
-import { FakeFileSystem } from '../../fakes/file-system.ts'
 import { counterBundle } from '../../fixtures/services/counter/bundle.ts'
+import { openLog } from '../audit/opened.ts'
 import { harness, until } from '../supervisor/harness.ts'
 
 const root = `${import.meta.dirname}/../../..`
@@ -29,10 +28,10 @@ const log = { error: () => {} }
 async function agent(t: Test, role = 'operator') {
   const { supervisor, onMethodsChanged } = await harness()
   const server = new grpc.Server()
-  const audit = new Audit({ path: '/state/audit.log', clock, log, files: new FakeFileSystem(), show: () => {} })
+  const { audit } = await openLog()
   const principal = { spiffeId: `spiffe://lab/${role}/me`, role, id: 'me' }
   const gate = new Gate({ connection: () => ({ principal, serial: '', openedAtMonotonicMs: 0 }) }, audit, clock)
-  const serve = new Serve({ server, gate, audit, log })
+  const serve = new Serve({ server, gate, log })
   serveHealth(serve, supervisor)
   serveReflection(serve, supervisor)
   const routes = attachRoutes(server, supervisor, {
@@ -129,7 +128,7 @@ async function reflect(
 t.test('somebody who knows nothing of a service can call it from what reflection says', async (t) => {
   const { supervisor, client } = await agent(t)
   const { manifest, file } = await buildBundle(`${root}/bench/meter`)
-  await supervisor.install({ manifest, manifestSha256: '0'.repeat(64), payload: splitBundle(file).payload }, {})
+  await supervisor.install({ manifest, manifestSha256: '0'.repeat(64), keyIds: [], payload: splitBundle(file).payload }, {})
   for (const methods of [ServerReflectionMethods.ServerReflectionInfo, AlphaMethods.ServerReflectionInfo as never]) {
     const { answers, code } = await reflect(client, [{ listServices: '' }, { fileContainingSymbol: 'offbox.v1.Telemetry' }], methods)
     t.equal(code, grpc.status.OK)

@@ -75,8 +75,8 @@ function die(): never {
   for (;;);
 }
 
-/** Audit lines of calls come in batches whenever a timer says; only those of intents belong to a step. */
-const audits = (path: string): boolean => basename(path) === 'audit.log'
+/** Audit records of calls come in batches whenever a timer says; only those of intents belong to a step. */
+const audits = (path: string): boolean => /\/audit(\/|$)/.test(path)
 
 export function crashing(files: FileSystem): FileSystem {
   return {
