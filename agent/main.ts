@@ -16,6 +16,7 @@ import { serveReflection } from './api/reflection.ts'
 import { attachRoutes } from './api/route.ts'
 import { Serve } from './api/serve.ts'
 import { toStatus } from './api/status.ts'
+import { serveTrust } from './api/trust.ts'
 import { AuditLog } from './audit/log.ts'
 import type { Identity } from './boot/identity.ts'
 import { IdentityStore } from './boot/identity.ts'
@@ -37,9 +38,10 @@ import { AtomicFiles } from './store/atomic.ts'
 import { nodeFileSystem } from './store/file-system.ts'
 import { readRoom } from './store/room.ts'
 import { createSupervisor } from './supervisor/supervisor.ts'
+import { tierOf } from './supervisor/tiers.ts'
+import { DeviceTrust } from './trust/device-trust.ts'
 import { FloorStore } from './trust/floors.ts'
 import { BundleStore } from './trust/store.ts'
-import { verifyBundle } from './trust/verify.ts'
 
 /** Starts everything; resolves, once it serves, with the way to stop. What is already up when a step fails is undone. */
 async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void> {
@@ -57,7 +59,8 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
 
   const floors = new FloorStore(files, stateDir, anchors.bundleKeys)
   await floors.load().catch((error) => log.error({ err: error }, 'the stored floors cannot be used; the controller has to send them again'))
-  const bundles = new BundleStore(files, stateDir, anchors.bundleKeys)
+  const trust = await DeviceTrust.open({ anchors, files, stateDir, clock, log, tierOf: (manifest) => tierOf(manifest, config.tierMin) })
+  const bundles = new BundleStore(files, stateDir, (service) => trust.bundles.keysOf(service))
   const audit = await AuditLog.open(
     {
       ...{ directory: join(stateDir, 'audit'), clock, log, bootId: facts.bootId, atomic: files },
@@ -109,7 +112,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
     supervisor,
     bundles,
     floors,
-    verify: (file) => verifyBundle(file, anchors.bundleKeys),
+    trust: trust.bundles,
     granted: new Set(CAPABILITIES),
     isOwnMethod,
     room: async () => await readRoom(stateDir),
@@ -118,6 +121,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
     log,
   })
   undo.push(() => services.close())
+  trust.onChange = () => void services.reconsider()
   await drivers.start()
   await receipts.load()
   await engine.recover()
@@ -128,7 +132,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const { address, port, serial, mac, agentVersion, imageSha256 } = config
   const enrolFacts = { serial, mac, address, port, bootId: facts.bootId, boot, agentVersion }
   const adopt = async (identity: Identity) => await drivers.adoptIdentity(identity)
-  const membership = new Membership({ controller: config.controller, anchors, facts: enrolFacts, uptimeMs, clock, log, identities, floors, adopt })
+  const membership = new Membership({ controller: config.controller, anchors, facts: enrolFacts, uptimeMs, clock, log, identities, floors, trust, adopt })
   undo.push(() => membership.close())
   const { identity, enrolled } = await membership.identity()
   serving = identity
@@ -141,6 +145,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const numbers = { services: () => supervisor.list(), agent: () => processNumbers(facts.agentStarts) }
   metrics.add(...agentFamilies(numbers), ...serviceFamilies(numbers))
   serveLifecycle(serve, { engine, services, supervisor, floors, receipts, clock })
+  serveTrust(serve, trust)
   serveHealth(serve, supervisor)
   serveReflection(serve, supervisor)
   serveDevice(serve, {

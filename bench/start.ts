@@ -62,5 +62,5 @@ async function telemetry(): Promise<VerifiedBundle> {
   const parts = JSON.parse(readFileSync(join(import.meta.dirname, '../services/telemetry/manifest.json'), 'utf8'))
   const digest = { sha256: createHash('sha256').update(payload).digest('hex'), sizeBytes: payload.length }
   const manifest = checkManifest({ schema: 1, ...parts, payload: digest })
-  return { manifest, manifestSha256: createHash('sha256').update(JSON.stringify(manifest)).digest('hex'), payload }
+  return { manifest, manifestSha256: createHash('sha256').update(JSON.stringify(manifest)).digest('hex'), keyIds: [], payload }
 }

@@ -65,3 +65,18 @@ export function brandVerified(
   }
   return null
 }
+
+/** As `brandVerified`, and says which trusted keys signed: each is tried, and counts once. */
+export function brandSigned(
+  bytes: Uint8Array,
+  signed: Uint8Array,
+  signatures: readonly { keyId: string; signature: Uint8Array }[],
+  trusted: TrustedKeys,
+): { bytes: VerifiedBytes; keyIds: readonly string[] } | null {
+  const keyIds = new Set<string>()
+  for (const { keyId, signature } of signatures) {
+    const key = trusted.get(keyId)
+    if (key && !keyIds.has(keyId) && verifyEd25519(signed, signature, key)) keyIds.add(keyId)
+  }
+  return keyIds.size > 0 ? { bytes: new Uint8Array(bytes) as VerifiedBytes, keyIds: [...keyIds] } : null
+}

@@ -33,8 +33,8 @@ export function serveLifecycle(serve: Serve, parts: LifecycleParts): void {
   }
   const inventory = async (): Promise<ServiceStatusInit[]> => {
     const running = supervisor.list().flatMap(({ service }) => statusOf(service, true) ?? [])
-    const down = (await services.down()).map(({ service, version }) =>
-      downMessage(service, version, { floor: floors.of(service), change: engine.current(service), withHistory: true }),
+    const down = (await services.down()).map((found) =>
+      downMessage(found, { floor: floors.of(found.service), change: engine.current(found.service), withHistory: true }),
     )
     return [...running, ...down].sort((one, other) => ((one.service ?? '') < (other.service ?? '') ? -1 : 1))
   }
@@ -54,7 +54,7 @@ export function serveLifecycle(serve: Serve, parts: LifecycleParts): void {
       // A caller who is gone before all of it came in has not ordered anything.
       if (context.signal.aborted) throw new OffboxError('ARGUMENT_INVALID', 'the upload was cancelled')
       await floors.raise(upload.floors)
-      return changeMessage(await services.order(upload.order, upload.file))
+      return changeMessage(await services.order(upload.order, upload.file, upload.evidence))
     } finally {
       uploads -= 1
     }

@@ -91,10 +91,12 @@ export function circuitMessage({ state, ...circuit }: CircuitStatus): CircuitIni
   return { ...circuit, state: CIRCUIT_STATE[state] }
 }
 
-/** A service that is stored and does not run. */
-export function downMessage(service: string, version: string, facts: StatusFacts): ServiceStatusInit {
+/** A service that is stored and does not run. @param down.reason why its last start was refused; empty: unknown */
+export function downMessage(down: { service: string; version: string; reason: string }, facts: StatusFacts): ServiceStatusInit {
+  const { service, version, reason } = down
   const change = facts.change ? changeMessage(facts.change) : null
-  return { service, version, state: ServiceState.FAILED, health: { status: 0 }, change, floor: facts.floor ?? '' }
+  const health = reason === '' ? { status: 0 } : { status: HEALTH.unhealthy, reason }
+  return { service, version, state: ServiceState.FAILED, health, change, floor: facts.floor ?? '' }
 }
 
 export function transitionMessage(transition: Transition): ServiceTransitionInit {

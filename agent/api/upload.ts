@@ -6,11 +6,13 @@ import { isServiceName } from '../../core/manifest.ts'
 import type { BundleUpload, InstallOrder } from '../../proto/gen/lifecycle.ts'
 import type { ServiceOrder } from '../change/service-changes.ts'
 import * as limits from '../limits.ts'
+import { type Evidence, evidenceOf } from '../trust/evidence.ts'
 
 export interface ReceivedUpload {
   readonly order: ServiceOrder
   /** Signed floors that came with the order; may be empty. */
   readonly floors: Uint8Array
+  readonly evidence: Evidence
   readonly file: Uint8Array
 }
 
@@ -45,7 +47,7 @@ export async function receiveUpload(
       if (sizeBytes > bundleBytesMax) throw new OffboxError('LIMIT_REACHED', `the bundle has more than ${bundleBytesMax} bytes`)
       chunks.push(chunk)
     }
-    return { order: checked, floors: order.floors, file: Buffer.concat(chunks) }
+    return { order: checked, floors: order.floors, evidence: evidenceOf(order), file: Buffer.concat(chunks) }
   } finally {
     disarm()
     late.catch(() => {})

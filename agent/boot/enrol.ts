@@ -7,16 +7,24 @@ import type { Anchors } from '../../core/anchors.ts'
 import type { Clock } from '../../core/clock.ts'
 import { ERROR_TRAILER, isErrorCode, messageOf, OffboxError } from '../../core/errors.ts'
 import { floorsBytesMax } from '../../core/floors.ts'
+import { policyBytesMax } from '../../core/policy.ts'
+import { statementBytesMax } from '../../core/trust/statement.ts'
+import { TUF_LIMITS } from '../../core/tuf/limits.ts'
 import { chainPemBytesMax, makeCsr } from '../../core/x509.ts'
 import { EnrolMethods, type EnrolRequestInit, type EnrolResponse } from '../../proto/gen/enrol.ts'
+import type { AttestResponse } from '../../proto/gen/witness.ts'
 import { enrolRetryMsMax, enrolRetryMsMin, enrolTimeoutMs } from '../limits.ts'
+import type { Lesson } from '../trust/device-trust.ts'
+import { evidenceOf } from '../trust/evidence.ts'
 import { checkIdentity, type Identity } from './identity.ts'
 
 export interface EnrolOptions {
   readonly controller: { readonly address: string; readonly port: number }
   readonly anchors: Anchors
-  /** All of the request but the CSR and the time. */
-  readonly facts: Omit<EnrolRequestInit, 'csrPem' | 'uptimeMs'>
+  /** All of the request but the CSR, the time and the question. */
+  readonly facts: Omit<EnrolRequestInit, 'csrPem' | 'uptimeMs' | 'challenge' | 'rootVersion'>
+  /** Asked for each attempt: an answer that comes late is to another question. */
+  readonly question: () => { readonly challenge: Uint8Array; readonly rootVersion: number }
   readonly uptimeMs: () => number
   readonly clock: Clock
   readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void }
@@ -28,6 +36,8 @@ export interface Enrolled {
   readonly identity: Identity
   /** Signed, unverified; may be empty. */
   readonly floors: Uint8Array
+  /** Signed, unverified. */
+  readonly lesson: Lesson
 }
 
 /**
@@ -54,15 +64,17 @@ export async function enrol(options: EnrolOptions, signal: AbortSignal, keyPem?:
 
 /** @throws the controller's code, CONTROLLER_UNREACHABLE, CERTIFICATE_INVALID */
 async function enrolOnce(options: EnrolOptions, keyPem: string): Promise<Enrolled> {
-  const { anchors, clock } = options
+  const { anchors, clock, question } = options
   const { csrPem } = await makeCsr('device', keyPem)
-  const response = await call(options, { ...options.facts, csrPem, uptimeMs: Math.round(options.uptimeMs()) })
+  const response = await call(options, { ...options.facts, ...question(), csrPem, uptimeMs: Math.round(options.uptimeMs()) })
   const { deviceId, fleet, certificateChainPem: chainPem, floors } = response
   if (fleet !== anchors.fleet)
     throw new OffboxError('CERTIFICATE_INVALID', `the controller is of fleet ${JSON.stringify(fleet)}, this device of ${anchors.fleet}`)
   const identity: Identity = { deviceId, keyPem, chainPem }
   checkIdentity(identity, anchors, clock.nowMs())
-  return { identity, floors }
+  const answer = response.witness as AttestResponse | null
+  const { evidence, witness } = { evidence: evidenceOf(response), witness: answer && { ...answer } }
+  return { identity, floors, lesson: { witness, evidence } }
 }
 
 async function call({ controller, anchors }: EnrolOptions, request: EnrolRequestInit): Promise<EnrolResponse> {
@@ -73,7 +85,7 @@ async function call({ controller, anchors }: EnrolOptions, request: EnrolRequest
     'grpc.default_authority': serverName,
     // A new connection for each attempt: backoff is ours.
     'grpc.use_local_subchannel_pool': 1,
-    'grpc.max_receive_message_length': chainPemBytesMax + floorsBytesMax + 4096,
+    'grpc.max_receive_message_length': chainPemBytesMax + floorsBytesMax + TUF_LIMITS.pushBytesMax + policyBytesMax + statementBytesMax + 16 * 1024,
     'grpc.enable_retries': 0,
   })
   try {

@@ -2,15 +2,19 @@
 import { messageOf } from '../../core/errors.ts'
 import { readLeaf } from '../../core/x509.ts'
 import type { FloorStore } from '../trust/floors.ts'
-import { enrol, type EnrolOptions } from './enrol.ts'
+import type { DeviceTrust } from '../trust/device-trust.ts'
+import { type Enrolled, enrol, type EnrolOptions } from './enrol.ts'
 import { checkIdentity, type Identity, type IdentityStore } from './identity.ts'
 
 /** How often the certificate's age is looked at. */
 const renewalCheckMs = 3_600_000
+/** The witness did not answer, and nothing new is taken before it does. */
+const witnessRetryMs = 60_000
 
-export interface MembershipOptions extends EnrolOptions {
+export interface MembershipOptions extends Omit<EnrolOptions, 'question'> {
   readonly identities: IdentityStore
   readonly floors: FloorStore
+  readonly trust: Pick<DeviceTrust, 'question' | 'learn' | 'needsWitness'>
   /** Stores an identity and puts it into service. */
   readonly adopt: (identity: Identity) => Promise<void>
   readonly log: EnrolOptions['log'] & { error(fields: object, message: string): void }
@@ -40,8 +44,7 @@ export class Membership {
     } catch (error) {
       log.warn({ error: messageOf(error) }, 'the stored identity cannot be used; enrolling')
     }
-    const { identity, floors } = await enrol(this.#options, this.#ended.signal, stored?.keyPem)
-    await this.#raise(floors)
+    const { identity } = await this.#enrol(stored?.keyPem)
     await identities.save(identity)
     log.info({ deviceId: identity.deviceId, serial: readLeaf(identity.chainPem).serial }, 'enrolled')
     return { identity, enrolled: true }
@@ -51,8 +54,7 @@ export class Membership {
   async announce(): Promise<void> {
     const { identities, adopt, log } = this.#options
     const before = await identities.load()
-    const { identity, floors } = await enrol(this.#options, this.#ended.signal, before?.keyPem)
-    await this.#raise(floors)
+    const { identity } = await this.#enrol(before?.keyPem)
     const now = await identities.load()
     if (now && now.keyPem !== identity.keyPem) {
       log.info({ deviceId: identity.deviceId }, 'announced; the key was rotated meanwhile, so the certificate for the old one is dropped')
@@ -64,8 +66,9 @@ export class Membership {
 
   /** Announces (unless it just did), and again whenever a third of the certificate's life is left. */
   keep(enrolled: boolean): void {
-    const { clock, identities, log } = this.#options
+    const { clock, identities, log, trust } = this.#options
     const due = async (): Promise<boolean> => {
+      if (trust.needsWitness) return true
       const identity = await identities.load()
       if (!identity) return true
       const { notBeforeMs, notAfterMs } = readLeaf(identity.chainPem)
@@ -78,7 +81,8 @@ export class Membership {
         if (this.#ended.signal.aborted) return
         log.error({ err: error }, 'the device could not announce itself')
       }
-      if (!this.#ended.signal.aborted) this.#cancelCheck = clock.after(renewalCheckMs, () => void check(false))
+      const pauseMs = trust.needsWitness ? witnessRetryMs : renewalCheckMs
+      if (!this.#ended.signal.aborted) this.#cancelCheck = clock.after(pauseMs, () => void check(false))
     }
     void check(!enrolled)
   }
@@ -86,6 +90,14 @@ export class Membership {
   close(): void {
     this.#cancelCheck()
     this.#ended.abort(new Error('the agent stops'))
+  }
+
+  async #enrol(keyPem: string | undefined): Promise<Enrolled> {
+    const { trust } = this.#options
+    const enrolled = await enrol({ ...this.#options, question: () => trust.question() }, this.#ended.signal, keyPem)
+    await this.#raise(enrolled.floors)
+    await trust.learn(enrolled.lesson)
+    return enrolled
   }
 
   async #raise(floors: Uint8Array): Promise<void> {

@@ -6,6 +6,8 @@ import { confirmTimeoutMsDefault, reasonCharsMax, serviceRetryMsMax, serviceRetr
 import { WIRE_LIMITS } from '../../services/sdk/wire.ts'
 import type { Supervisor, VerifiedBundle } from '../supervisor/types.ts'
 import { admit, admitFloor } from '../trust/admit.ts'
+import type { BundleTrust } from '../trust/bundle-trust.ts'
+import { type Evidence, NO_EVIDENCE } from '../trust/evidence.ts'
 import type { FloorStore } from '../trust/floors.ts'
 import type { BundleStore } from '../trust/store.ts'
 import { admitDependencies, admitRemoval, kernelUnsatisfied, refuse, unsatisfied } from './dependencies.ts'
@@ -21,8 +23,7 @@ export interface ServiceChangesOptions {
   readonly supervisor: Supervisor
   readonly bundles: BundleStore
   readonly floors: FloorStore
-  /** Checks and parses an uploaded file (trust/verify.ts with this device's keys). */
-  readonly verify: (file: Uint8Array) => VerifiedBundle
+  readonly trust: Pick<BundleTrust, 'ordered' | 'admitStored'>
   readonly granted: ReadonlySet<Capability>
   /** Whether the agent itself serves a method. */
   readonly isOwnMethod: (path: string) => boolean
@@ -64,6 +65,8 @@ export class ServiceChanges {
   /** By the token in the change's plan, while its change is under way in this process. */
   readonly #uploads = new Map<string, Upload>()
   readonly #retries = new Map<string, () => void>()
+  /** Why a stored service did not start, by its name. */
+  readonly #refused = new Map<string, string>()
   readonly #installed: InstalledServices
   #tokens = 0
   #closed = false
@@ -82,11 +85,11 @@ export class ServiceChanges {
   /**
    * Verifies, admits and runs a bundle until its change is provisional. An order for what runs already is answered with its
    * change, so that a caller who lost the answer may repeat the order.
-   * @throws what verifyBundle, admit and the supervisor throw; PREFLIGHT_REFUSED, DEPENDENCY_UNSATISFIED, SERVICE_EXISTS, SERVICE_NOT_FOUND, BUNDLE_EXISTS, SWAP_IN_PROGRESS
+   * @throws what BundleTrust.ordered, admit and the supervisor throw; PREFLIGHT_REFUSED, DEPENDENCY_UNSATISFIED, SERVICE_EXISTS, SERVICE_NOT_FOUND, BUNDLE_EXISTS, SWAP_IN_PROGRESS
    */
-  async order(order: ServiceOrder, file: Uint8Array): Promise<ChangeRecord> {
-    const { engine, bundles, floors, granted, supervisor } = this.#options
-    const bundle = this.#options.verify(file)
+  async order(order: ServiceOrder, file: Uint8Array, evidence: Evidence = NO_EVIDENCE): Promise<ChangeRecord> {
+    const { engine, bundles, floors, granted, supervisor, trust } = this.#options
+    const bundle = await trust.ordered(order, file, evidence)
     const { service, version, kind } = order
     const running = supervisor.get(service)
     const active = await bundles.active(service)
@@ -175,13 +178,19 @@ export class ServiceChanges {
     for (const missing of unsatisfied(this.#installed.list())) log.error(missing, 'a range of a service does not hold here')
   }
 
-  /** Stored versions that do not run, for the inventory. */
-  async down(): Promise<{ service: string; version: string }[]> {
-    const found: { service: string; version: string }[] = []
+  /** What is trusted has changed: stored services that were refused for it may start now. */
+  async reconsider(): Promise<void> {
+    const refused = [...this.#refused].filter(([, reason]) => /^(POLICY_DENIED|BUNDLE_UNTRUSTED):/.test(reason)).map(([service]) => service)
+    await Promise.all(refused.map(async (service) => await this.#startActive(service, serviceRetryMsMin)))
+  }
+
+  /** Stored versions that do not run, for the inventory; `reason`: why the last start was refused, with its code. */
+  async down(): Promise<{ service: string; version: string; reason: string }[]> {
+    const found: { service: string; version: string; reason: string }[] = []
     for (const service of await this.#options.bundles.services()) {
       if (this.#options.supervisor.get(service)) continue
       const active = await this.#options.bundles.active(service).catch(() => null)
-      if (active) found.push({ service, version: active.version })
+      if (active) found.push({ service, version: active.version, reason: this.#refused.get(service) ?? '' })
     }
     return found
   }
@@ -202,13 +211,15 @@ export class ServiceChanges {
   }
 
   async #startActive(service: string, retryMs: number, loaded?: Loaded): Promise<void> {
-    const { floors, supervisor, engine, log, clock } = this.#options
+    const { floors, supervisor, engine, log, clock, trust } = this.#options
     this.#retries.delete(service)
+    this.#refused.delete(service)
     const busy = engine.all().some((record) => !record.settled && slotOf(record) === slotOf({ kind: 'install', service }))
     if (this.#closed || busy || supervisor.get(service)) return
     try {
       const { bundle, config } = loaded ?? (await this.#load(service)) ?? {}
       if (!bundle) return
+      trust.admitStored(bundle)
       admitFloor(bundle.manifest, floors.of(service))
       const kernel = kernelUnsatisfied(bundle.manifest, KERNEL_VERSION)
       if (kernel) refuse([kernel])
@@ -218,7 +229,8 @@ export class ServiceChanges {
     } catch (error) {
       const code = codeOf(error)
       // What is stored will not become trusted or whole by itself; what did not start may start later.
-      const final = code.startsWith('BUNDLE_') || code === 'STORE_CORRUPT' || code === 'DEPENDENCY_UNSATISFIED'
+      const final = code.startsWith('BUNDLE_') || ['STORE_CORRUPT', 'DEPENDENCY_UNSATISFIED', 'POLICY_DENIED'].includes(code)
+      this.#refused.set(service, `${code}: ${messageOf(error)}`.slice(0, reasonCharsMax))
       log.error({ service, code, err: error, ...(final ? {} : { retryMs }) }, 'a stored service does not start')
       if (final || this.#closed) return
       const again = () => void this.#startActive(service, Math.min(retryMs * 2, serviceRetryMsMax))
@@ -308,10 +320,11 @@ export class ServiceChanges {
 
   /** @throws BUNDLE_NOT_FOUND, and what loading and admitting a stored bundle throws */
   async #lastGood({ service, to }: Pick<ChangeRecord, 'service' | 'to'>): Promise<{ bundle: VerifiedBundle; version: string; config: unknown }> {
-    const { bundles, floors } = this.#options
+    const { bundles, floors, trust } = this.#options
     const lastGood = await bundles.lastGood(service)
     if (lastGood?.version !== to) throw new OffboxError('BUNDLE_NOT_FOUND', `${service} ${to} is no longer kept as the last good version`)
     const bundle = await bundles.load(service, to)
+    trust.admitStored(bundle)
     admitFloor(bundle.manifest, floors.of(service))
     return { bundle, version: to, config: lastGood.config }
   }

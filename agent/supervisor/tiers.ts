@@ -30,6 +30,11 @@ export interface TierOptions extends TierPolicy {
 
 export const TIERS_DEFAULT: TierOptions = { processTier: 'best-effort', tierMin: 'worker', key: 'agent' }
 
+/** What the manifest asks for, or what is stricter by the device's choice. Pure. */
+export function tierOf({ tier = 'worker' }: Pick<Manifest, 'tier'>, tierMin: Tier): Tier {
+  return TIERS[Math.max(TIERS.indexOf(tier), TIERS.indexOf(tierMin))] ?? 'process'
+}
+
 export class Tiers {
   readonly #options: TierOptions
   readonly #worker: StartTransport
@@ -42,8 +47,7 @@ export class Tiers {
   }
 
   of(manifest: Pick<Manifest, 'tier'>): Tier {
-    const stricter = Math.max(TIERS.indexOf(manifest.tier ?? 'worker'), TIERS.indexOf(this.#options.tierMin))
-    return TIERS[stricter] ?? 'process'
+    return tierOf(manifest, this.#options.tierMin)
   }
 
   /** Touches no service. @throws TIER_UNAVAILABLE naming what the machine lacks, or how little the manifest allows */

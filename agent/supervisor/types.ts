@@ -13,6 +13,8 @@ export interface VerifiedBundle {
   readonly manifest: Manifest
   /** SHA-256 of the manifest's bytes, hex. */
   readonly manifestSha256: string
+  /** Trusted keys that signed it, hex. */
+  readonly keyIds: readonly string[]
   /** The service's code, its digest checked against the manifest. */
   readonly payload: Uint8Array
 }

@@ -26,9 +26,10 @@ const BUNDLE_SUFFIX = '.offbox'
 export class BundleStore {
   readonly #files: AtomicFiles
   readonly #root: string
-  readonly #trusted: TrustedKeys
+  readonly #trusted: (service: string) => TrustedKeys
 
-  constructor(files: AtomicFiles, stateDir: string, trusted: TrustedKeys) {
+  /** @param trusted for a service's bundles, as of now */
+  constructor(files: AtomicFiles, stateDir: string, trusted: (service: string) => TrustedKeys) {
     this.#files = files
     this.#root = join(stateDir, 'bundles')
     this.#trusted = trusted
@@ -54,11 +55,15 @@ export class BundleStore {
     return (await this.#files.readJson(this.#at(service, CANDIDATE_PREFIX + changeId))) as Active | null
   }
 
-  /** @throws STORE_CORRUPT, BUNDLE_NOT_FOUND, and the errors of verifyBundle */
+  /** @throws STORE_CORRUPT (also another bundle than its place says), BUNDLE_NOT_FOUND, and the errors of verifyBundle */
   async load(service: string, version: string): Promise<VerifiedBundle> {
     const file = await this.#files.read(this.#at(service, version + BUNDLE_SUFFIX))
     if (file === null) throw new OffboxError('BUNDLE_NOT_FOUND', `${service} ${version} is not stored on this device`)
-    return verifyBundle(file, this.#trusted)
+    const bundle = verifyBundle(file, this.#trusted(service))
+    const { name, version: built } = bundle.manifest
+    // What was trusted for one service, at one version, is not trusted for lying in the place of another.
+    if (name !== service || built !== version) throw new OffboxError('STORE_CORRUPT', `in the place of ${service} ${version} lies ${name} ${built}`)
+    return bundle
   }
 
   /**

@@ -4,7 +4,7 @@ import { bundleSignedBytes, splitBundle } from '../../core/bundle-format.ts'
 import { checkDocuments } from '../../core/documents.ts'
 import { OffboxError } from '../../core/errors.ts'
 import { parseManifest } from '../../core/manifest.ts'
-import { brandVerified, type TrustedKeys } from '../../core/signing.ts'
+import { brandSigned, type TrustedKeys } from '../../core/signing.ts'
 import type { VerifiedBundle } from '../supervisor/types.ts'
 
 /**
@@ -15,14 +15,14 @@ import type { VerifiedBundle } from '../supervisor/types.ts'
  */
 export function verifyBundle(file: Uint8Array, trusted: TrustedKeys): VerifiedBundle {
   const { manifest: bytes, signatures, payload, documents } = splitBundle(file)
-  const verified = brandVerified(bytes, bundleSignedBytes(bytes), signatures, trusted)
+  const verified = brandSigned(bytes, bundleSignedBytes(bytes), signatures, trusted)
   if (!verified) throw new OffboxError('BUNDLE_UNTRUSTED', 'no trusted key signed this manifest')
-  const manifest = parseManifest(verified)
+  const manifest = parseManifest(verified.bytes)
   if (payload.length !== manifest.payload.sizeBytes || sha256(payload) !== manifest.payload.sha256) {
     throw new OffboxError('BUNDLE_CORRUPT', `the payload of ${manifest.name} ${manifest.version} does not match its signed digest`)
   }
   checkDocuments(manifest, documents)
-  return { manifest, manifestSha256: sha256(verified), payload: new Uint8Array(payload) }
+  return { manifest, manifestSha256: sha256(verified.bytes), keyIds: verified.keyIds, payload: new Uint8Array(payload) }
 }
 
 function sha256(bytes: Uint8Array): string {

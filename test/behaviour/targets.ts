@@ -55,7 +55,7 @@ async function ours(t: Test): Promise<Target> {
     heapMbMax: 64,
     limits,
   })
-  await supervisor.install({ manifest, manifestSha256: '0'.repeat(64), payload }, {})
+  await supervisor.install({ manifest, manifestSha256: '0'.repeat(64), keyIds: [], payload }, {})
   const server = new grpc.Server()
   attachRoutes(server, supervisor, {
     admit: (_, path) => ({ principal: 'spiffe://lab/operator/test', path }),

@@ -49,6 +49,8 @@ export interface TufTrustOptions {
   readonly rules?: MetadataRules
   /** Where pushes are verified (examiner.ts); default: in this thread. */
   readonly examine?: (request: MetadataRequest) => Promise<MetadataFindings>
+  /** Called when targets and policy were read anew, stored already. */
+  readonly changed?: () => void
 }
 
 /** What the newest targets metadata of this device says of itself, verified. */
@@ -307,7 +309,9 @@ export class TufTrust {
     const same = sameDocuments(kept, before.documents) && sameBytes(policy, before.policy)
     if (!same) await this.#keep({ ...before, documents: kept, policy: policy ?? null })
     this.#rootVersion = heights.root
-    if (chosen !== undefined) this.#believeTargets(chosen?.policy ?? null)
+    if (chosen === undefined) return
+    this.#believeTargets(chosen?.policy ?? null)
+    this.#options.changed?.()
   }
 
   async #keepRoots({ documents, heights }: MetadataFindings): Promise<void> {

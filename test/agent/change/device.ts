@@ -47,14 +47,21 @@ export interface Device {
   room: Room
 }
 
+interface Start {
+  readonly clock?: FakeClock
+  readonly supervisor?: FakeSupervisor
+  readonly enrolled?: boolean
+  readonly admitStored?: (bundle: VerifiedBundle) => void
+}
+
 /** A process that starts on what `disk` holds. */
-export async function boot(disk: FakeFileSystem, over: { clock?: FakeClock; supervisor?: FakeSupervisor; enrolled?: boolean } = {}): Promise<Device> {
+export async function boot(disk: FakeFileSystem, over: Start = {}): Promise<Device> {
   const files = new AtomicFiles(disk)
   await files.sweep('/state')
   const errors: string[] = []
   const log = { info: () => {}, error: (_: object, message: string) => void errors.push(message) }
   const { clock = new FakeClock(), supervisor = new FakeSupervisor() } = over
-  const bundles = new BundleStore(files, '/state', keys)
+  const bundles = new BundleStore(files, '/state', () => keys)
   const floors = new FloorStore(files, '/state', keys)
   await floors.load()
   const signAs = (bytesFor: (deviceId: string) => Uint8Array) => {
@@ -69,7 +76,7 @@ export async function boot(disk: FakeFileSystem, over: { clock?: FakeClock; supe
   const plenty: Room = { memoryAvailableBytes: 2 ** 30, stateAvailableBytes: 2 ** 30 }
   const services: ServiceChanges = new ServiceChanges({
     ...{ engine, supervisor, bundles, floors, clock, log, granted: new Set(CAPABILITIES), isOwnMethod: () => false },
-    verify: verifyOnce,
+    trust: { ordered: async (_, file) => verifyOnce(file), admitStored: over.admitStored ?? (() => {}) },
     room: async () => device.room,
     forgetState: async (service) => void forgotten.push(service),
   })

@@ -105,7 +105,7 @@ t.test('a stored version below a floor raised meanwhile does not start', async (
   await device.floors.raise(makeFloors(key, 1, { counter: '1.0.1' }))
   const again = await boot(device.disk.restarted('power'))
   t.same(again.supervisor.list(), [])
-  t.same(await again.services.down(), [{ service: 'counter', version: '1.0.0' }])
+  t.match(await again.services.down(), [{ service: 'counter', version: '1.0.0', reason: /^BUNDLE_ROLLBACK: / }])
   const { id } = await again.services.order(orderOf('upgrade', '1.1.0'), bundleOf('1.1.0'))
   await confirm(again, id)
   t.equal(running(again), '1.1.0', 'an upgrade from a version that is down')

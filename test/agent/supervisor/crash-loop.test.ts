@@ -15,7 +15,7 @@ async function otherBundle(name: string): Promise<VerifiedBundle> {
     ...about,
     payload: { sha256: createHash('sha256').update(payload).digest('hex'), sizeBytes: payload.length },
   })
-  return { manifest, manifestSha256: '', payload }
+  return { manifest, manifestSha256: '', keyIds: [], payload }
 }
 
 async function answers(supervisor: Supervisor, name: string): Promise<boolean> {

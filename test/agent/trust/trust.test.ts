@@ -95,11 +95,11 @@ t.test('floors: only a signature raises them, nothing lowers them, and they outl
 t.test('a stored bundle is verified again at every load', async (t) => {
   const disk = new FakeFileSystem()
   const files = new AtomicFiles(disk)
-  const store = new BundleStore(files, '/state', keys)
+  const store = new BundleStore(files, '/state', () => keys)
   const file = makeBundle(key, { name: 'counter', version: '1.0.0' })
   await store.stage('counter', file, { version: '1.0.0', config: {}, changeId: 'c-1' })
   t.match(await store.load('counter', '1.0.0'), { manifest: { version: '1.0.0' } })
-  await t.rejects(new BundleStore(files, '/state', trust(makeKey())).load('counter', '1.0.0'), { code: 'BUNDLE_UNTRUSTED' }, 'the keys changed')
+  await t.rejects(new BundleStore(files, '/state', () => trust(makeKey())).load('counter', '1.0.0'), { code: 'BUNDLE_UNTRUSTED' }, 'the keys changed')
   await t.rejects(store.load('counter', '2.0.0'), { code: 'BUNDLE_NOT_FOUND' })
   disk.rot('/state/bundles/counter/1.0.0.offbox')
   await t.rejects(store.load('counter', '1.0.0'), { code: 'STORE_CORRUPT' })
@@ -108,7 +108,7 @@ t.test('a stored bundle is verified again at every load', async (t) => {
 
 t.test('a fall-back that is cut anywhere and made again leaves no last good version, least of all the one that is active', async (t) => {
   const disk = new FakeFileSystem()
-  const on = (disk: FakeFileSystem) => new BundleStore(new AtomicFiles(disk), '/state', keys)
+  const on = (disk: FakeFileSystem) => new BundleStore(new AtomicFiles(disk), '/state', () => keys)
   for (const [version, changeId] of [
     ['1.0.0', 'one'],
     ['1.1.0', 'two'],
