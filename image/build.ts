@@ -1,7 +1,7 @@
 /**
  * Builds the network image: DIR/vmlinuz, DIR/initrd.img and DIR/image.json. Equal inputs give equal bytes. A program of its own:
  *
- *     node image/build.ts --home DIR --out DIR [--agent DIR] [--cache DIR] [--zstd-level N] [--json]
+ *     node image/build.ts --home DIR --out DIR [--agent DIR] [--cache DIR] [--zstd-level N] [--development] [--json]
  *
  * Progress on stderr. With --json the last line on stdout is the description of the image without its file list, or
  * `{"error": {"code", "message"}}`. Nothing in --out changes unless the new image passed image/verify.ts.
@@ -32,6 +32,8 @@ export interface BuildOptions {
   readonly cacheDir: string
   /** 1 to 19: 3 takes seconds, 19 minutes and saves a fifth. */
   readonly zstdLevel: number
+  /** Anchors without "trust" will do. */
+  readonly development: boolean
   readonly log: (line: string) => void
 }
 
@@ -115,6 +117,7 @@ async function main(): Promise<void> {
         agent: { type: 'string' },
         cache: { type: 'string' },
         'zstd-level': { type: 'string', default: '3' },
+        development: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
       },
     })
@@ -127,6 +130,7 @@ async function main(): Promise<void> {
       agentDir: resolve(values.agent ?? join(ROOT, 'dist/agent')),
       cacheDir: resolve(values.cache ?? process.env['OFFBOX_CACHE'] ?? join(homedir(), '.cache/offbox')),
       zstdLevel,
+      development: values.development,
       log: (line) => process.stderr.write(`${line}\n`),
     })
     if (json) process.stdout.write(`${JSON.stringify({ ...description, fileCount: files.length })}\n`)

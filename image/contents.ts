@@ -27,6 +27,8 @@ export interface Sources {
   /** Holds main.mjs and the hosts of services. */
   readonly agentDir: string
   readonly anchorsFile: string
+  /** Anchors without "trust" will do: agents that run whatever a bundle key signed. */
+  readonly development: boolean
   readonly cacheDir: string
   readonly kernel: Kernel
 }
@@ -55,7 +57,7 @@ export async function gather(sources: Sources, log: (line: string) => void): Pro
       ...(await Promise.all(libraries.map(({ from, to }) => copy(from, to, 0o755)))),
       ...(await Promise.all(modules.map((file) => copy(file, moduleEntry(file), 0o644)))),
       ...(await Promise.all(AGENT_FILES.map((name) => copy(join(sources.agentDir, name), `/app/${name}`, 0o644)))),
-      { path: '/etc/offbox/anchors.json', mode: 0o644, type: 'file', data: await readAnchors(sources.anchorsFile) },
+      { path: '/etc/offbox/anchors.json', mode: 0o644, type: 'file', data: await readAnchors(sources) },
       text('/etc/offbox/modules', modules.map((file) => `${moduleEntry(file)}\n`).join('')),
       text('/etc/offbox/agent', await agentCommand(sources.agentDir)),
       ...MOUNT_POINTS.map((path): Entry => ({ path, mode: 0o755, type: 'directory' })),
@@ -105,15 +107,23 @@ async function strippedNode(cacheDir: string, log: (line: string) => void): Prom
 }
 
 /** The anchors with their values checked by shape: an image is public, so anything that is not known to be public stays out. */
-async function readAnchors(file: string): Promise<Uint8Array> {
+async function readAnchors({ anchorsFile: file, development }: Sources): Promise<Uint8Array> {
   const bytes = await readFile(file)
+  let anchors: Record<string, unknown>
   try {
-    const { fleet, caPem, bundleKeys } = JSON.parse(bytes.toString('utf8'))
-    if (typeof fleet === 'string' && typeof caPem === 'string' && Array.isArray(bundleKeys)) return bytes
+    anchors = JSON.parse(bytes.toString('utf8'))
   } catch (error) {
     throw new ImageFailure('HOME_INVALID', `${file} is not JSON`, { cause: error })
   }
-  throw new ImageFailure('HOME_INVALID', `${file} must hold "fleet", "caPem" and "bundleKeys"`)
+  const { fleet, caPem, bundleKeys, trust } = anchors
+  if (typeof fleet !== 'string' || typeof caPem !== 'string' || !Array.isArray(bundleKeys)) {
+    throw new ImageFailure('HOME_INVALID', `${file} must hold "fleet", "caPem" and "bundleKeys"`)
+  }
+  if (trust !== undefined || development) return bytes
+  throw new ImageFailure(
+    'HOME_INVALID',
+    `${file} holds no "trust": devices would run whatever a bundle key signed. Run: offbox trust init, offbox trust anchors; or build with --development`,
+  )
 }
 
 async function copy(from: string, to: string, mode: number): Promise<Entry> {

@@ -116,14 +116,49 @@ function checkAnchors(path: string, data: Buffer): Violation[] {
   } catch {
     return [{ rule: 'private key', path, detail: 'is not JSON' }]
   }
-  const { fleet, caPem, bundleKeys, ...rest } = anchors
+  const { fleet, caPem, bundleKeys, trust, ...rest } = anchors
   const isPublic =
     Object.keys(rest).length === 0 &&
     /^[a-z][a-z0-9-]{0,39}$/.test(String(fleet)) &&
     /^(-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\s*)+$/.test(String(caPem)) &&
     Array.isArray(bundleKeys) &&
-    bundleKeys.every((key) => /^[0-9a-f]{64}$/.test(String(key)))
-  return isPublic ? [] : [{ rule: 'private key', path, detail: 'holds more than a fleet name, certificates and public keys' }]
+    bundleKeys.every((key) => /^[0-9a-f]{64}$/.test(String(key))) &&
+    (trust === undefined || isPublicTrust(trust))
+  return isPublic ? [] : [{ rule: 'private key', path, detail: 'holds more than a fleet name, certificates, public keys and root metadata' }]
+}
+
+/** Root metadata is public as a whole; what it may consist of is named here all the same. */
+function isPublicTrust(trust: unknown): boolean {
+  try {
+    const { root, witnessKeys, builtAtMs, ...rest } = trust as Record<string, unknown>
+    const { signed, signatures, ...more } = JSON.parse(String(root)) as Record<string, unknown>
+    const { keys, roles, ...facts } = signed as Record<string, object>
+    const known = ['_type', 'spec_version', 'version', 'expires', 'consistent_snapshot']
+    return (
+      Object.keys(rest).length === 0 &&
+      Number.isSafeInteger(builtAtMs) &&
+      (witnessKeys as string[]).every((key) => HEX_32.test(key)) &&
+      Object.keys(more).length === 0 &&
+      Object.keys(facts).every((name) => known.includes(name)) &&
+      Object.entries(keys as object).every(([keyid, key]) => HEX_32.test(keyid) && isShape(key, PUBLIC_KEY)) &&
+      Object.values(roles as object).every((role) => isShape(role, ROLE)) &&
+      (signatures as unknown[]).every((signature) => isShape(signature, SIGNATURE))
+    )
+  } catch {
+    return false
+  }
+}
+
+const HEX_32 = /^[0-9a-f]{64}$/
+const PUBLIC_KEY = /^\{"keytype":"ed25519","keyval":\{"public":"[0-9a-f]{64}"\},"scheme":"ed25519"\}$/
+const ROLE = /^\{"keyids":\["[0-9a-f",]+"\],"threshold":\d+\}$/
+const SIGNATURE = /^\{"keyid":"[0-9a-f]{64}","sig":"[0-9a-f]{128}"\}$/
+
+/** Compared as text with the names in order: nothing else has a place in it. */
+function isShape(value: unknown, shape: RegExp): boolean {
+  const sorted = (_: string, one: unknown) =>
+    typeof one === 'object' && one !== null && !Array.isArray(one) ? Object.fromEntries(Object.entries(one).sort(([a], [b]) => (a < b ? -1 : 1))) : one
+  return shape.test(JSON.stringify(value, sorted))
 }
 
 export function formatViolations(violations: readonly Violation[]): string {

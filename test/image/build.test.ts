@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { appendFile, cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { appendFile, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -107,6 +107,16 @@ t.test('a private key in the agent or the anchors stops the build, and the image
   t.match(refused.last, { error: { code: 'IMAGE_INVALID', message: /private key: \/app\/main\.mjs/ } })
   t.ok((await readFile(join(out, 'image.json'))).equals(before))
   await writeFile(main, source)
+})
+
+t.test('without anchors of a trust repository there is an image for development alone', { skip }, async (t) => {
+  const bare = join(dir, 'bare')
+  await mkdir(bare)
+  const { trust: _, ...anchors } = JSON.parse(await readFile(join(homeDir, 'anchors.json'), 'utf8'))
+  await writeFile(join(bare, 'anchors.json'), JSON.stringify(anchors))
+  const args = ['--out', join(dir, 'development'), '--home', bare]
+  t.match(await build(args), { code: 1, last: { error: { code: 'HOME_INVALID', message: /offbox trust init/ } } })
+  t.match(await build([...args, '--development']), { code: 0, last: { format: 1 } })
 })
 
 t.test('what is missing is named', { skip }, async (t) => {

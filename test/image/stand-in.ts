@@ -12,12 +12,21 @@ export async function standIn(dir: string, main: string): Promise<{ homeDir: str
   const agentDir = join(dir, 'agent')
   await mkdir(homeDir, { recursive: true })
   await mkdir(agentDir, { recursive: true })
-  const anchors = { fleet: 'lab', caPem: CA_PEM, bundleKeys: ['5a'.repeat(32)] }
+  const anchors = { fleet: 'lab', caPem: CA_PEM, bundleKeys: ['5a'.repeat(32)], trust: publicTrust() }
   await writeFile(join(homeDir, 'anchors.json'), JSON.stringify(anchors))
   await writeFile(join(agentDir, 'main.mjs'), main)
   for (const name of ['worker-host.js', 'process-host.js']) await writeFile(join(agentDir, name), '// stand-in\n')
   await writeFile(join(agentDir, 'node.json'), '{"flags":["--max-semi-space-size=2"],"environment":{"OF_THE":"build"}}')
   return { homeDir, agentDir }
+}
+
+/** What anchors.json says of a trust repository; nothing here is signed. */
+export function publicTrust(): { root: string; witnessKeys: string[]; builtAtMs: number } {
+  const keyid = '3c'.repeat(32)
+  const keys = { [keyid]: { keytype: 'ed25519', scheme: 'ed25519', keyval: { public: '5a'.repeat(32) } } }
+  const roles = Object.fromEntries(['root', 'timestamp', 'snapshot', 'targets'].map((role) => [role, { keyids: [keyid], threshold: 1 }]))
+  const signed = { _type: 'root', spec_version: '1.0.31', version: 1, expires: '2030-01-01T00:00:00Z', consistent_snapshot: true, keys, roles }
+  return { root: JSON.stringify({ signed, signatures: [{ keyid, sig: 'ab'.repeat(64) }] }), witnessKeys: ['7b'.repeat(32)], builtAtMs: 1_790_000_000_000 }
 }
 
 /** A fresh private key in PEM: never of use to anybody. */

@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { Entry } from '../../image/cpio.ts'
 import { checkEntry } from '../../image/verify.ts'
-import { privateKeyPem } from './stand-in.ts'
+import { privateKeyPem, publicTrust } from './stand-in.ts'
 
 const file = (path: string, text = 'x', mode = 0o755): Entry => ({ path, mode, type: 'file', data: Buffer.from(text) })
 const rules = (entry: Entry) => checkEntry(entry).map((violation) => violation.rule)
@@ -47,6 +47,15 @@ t.test('anchors that hold anything but public values are refused', async (t) => 
   t.same(anchors({ ...good, bundleKeys: ['ab'.repeat(64)] }), ['private key'])
   t.same(anchors({ ...good, caPem: `${caPem}${privateKeyPem()}` }), ['private key', 'private key'])
   t.same(rules(file('/etc/offbox/anchors.json', '{', 0o644)), ['private key'])
+  const trust = publicTrust()
+  t.same(anchors({ ...good, trust }), [], 'what a device needs to check metadata is public')
+  t.same(anchors({ ...good, trust: { ...trust, seed: 'ab'.repeat(32) } }), ['private key'])
+  t.same(anchors({ ...good, trust: { ...trust, witnessKeys: ['no key'] } }), ['private key'])
+  const changed = (from: string, to: string) => ({ ...good, trust: { ...trust, root: trust.root.replace(from, to) } })
+  t.same(anchors(changed('"keyval":{', `"keyval":{"private":"${'ab'.repeat(32)}",`)), ['private key'], 'a key with its secret half')
+  t.same(anchors(changed('"version"', `"seed":"${'ab'.repeat(32)}","version"`)), ['private key'])
+  t.same(anchors(changed('"sig":"', '"sig":"0')), ['private key'])
+  t.same(anchors({ ...good, trust: { ...trust, root: 'not JSON' } }), ['private key'])
 })
 
 t.test('a file that nobody meant to be there is found', async (t) => {

@@ -13,10 +13,11 @@ export function imageCommands(top: Command): void {
   leaf(group, 'build', 'build the image with this fleet’s anchors in it', ['offbox image build', 'offbox image build --out /srv/image'])
     .option('--out <dir>', 'where to put it (default: HOME/image)')
     .option('--zstd-level <n>', 'compression, 1 to 19')
+    .option('--development', 'also without a trust repository: devices run whatever a bundle key signed')
     .action(
-      action<CommonOptions & { out?: string; zstdLevel?: string }, []>(async (context, options) => {
+      action<CommonOptions & { out?: string; zstdLevel?: string; development?: boolean }, []>(async (context, options) => {
         const out = resolve(options.out ?? context.home.image)
-        const extra = options.zstdLevel === undefined ? [] : ['--zstd-level', options.zstdLevel]
+        const extra = [...(options.zstdLevel === undefined ? [] : ['--zstd-level', options.zstdLevel]), ...(options.development ? ['--development'] : [])]
         await runProgram(context, 'image/build.ts', ['--home', context.home.path, '--out', out, ...extra])
       }),
     )
