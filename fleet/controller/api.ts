@@ -53,6 +53,7 @@ export function fleetRoutes(parts: ApiParts): Route[] {
     unary(FleetMethods.ListDeviceReceipts, async ({ deviceId, receipts }) =>
       withSession(dialer, inventory.get(deviceId), async (session) => await session.client.unary(LifecycleMethods.Receipts, receipts ?? {})),
     ),
+    unary(FleetMethods.DeviceTrust, async ({ deviceId }) => withSession(dialer, inventory.get(deviceId), async (session) => await session.trustStatus())),
     serverStream(FleetMethods.WatchDeviceServices, ({ deviceId, service }, { signal }) =>
       relay(parts, deviceId, (session) => session.client.serverStream(LifecycleMethods.Watch, { service }, { signal })),
     ),
