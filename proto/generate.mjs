@@ -18,6 +18,7 @@ const sources = [
   { file: 'grpc/health/v1/health.proto', name: 'health', pack: 'grpc.health.v1' },
   { file: 'grpc/reflection/v1/reflection.proto', name: 'reflection', pack: 'grpc.reflection.v1' },
   { file: 'grpc/reflection/v1alpha/reflection.proto', name: 'reflection-alpha', pack: 'grpc.reflection.v1alpha' },
+  { file: 'gnsi/acctz/v1/acctz.proto', name: 'acctz', pack: 'gnsi.acctz.v1' },
 ]
 
 /** Regenerates what is older than any source, since sources import one another; or `only` one. Returns the files' names written. */

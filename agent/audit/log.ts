@@ -255,7 +255,10 @@ export class AuditLog {
   /** @param json an object with at least one member */
   #put(event: AuditEvent, json: string): void {
     const { clock, show } = this.#options
-    if (json.length > EVENT_CHARS_MAX) return this.#note('audit/shortened', { of: event.method.slice(0, methodCharsMax), chars: json.length })
+    if (json.length > EVENT_CHARS_MAX) {
+      this.#note('audit/shortened', { of: event.method.slice(0, methodCharsMax), chars: json.length })
+      return
+    }
     const body = `"atMs":${clock.nowMs()},"monotonicMs":${Math.round(clock.monotonicMs())}${this.#bootFact}${json.slice(1)}`
     show(event, body)
     if (this.#queued >= auditQueueMax || this.#heldBytes > auditBytesMax) {
