@@ -6,7 +6,7 @@
 import { ExpiredMetadataError, EqualVersionError, RepositoryError } from 'tuf-js/dist/error.js'
 import { TrustedMetadataStore } from 'tuf-js/dist/store.js'
 import { OffboxError } from '../errors.ts'
-import type { Metadata, Root, Timestamp } from '../tuf/metadata.ts'
+import type { Metadata, Root, Targets, Timestamp } from '../tuf/metadata.ts'
 import type { Documents, MetadataSource } from './documents.ts'
 import { type Heights, keysDigest } from './heights.ts'
 import { keysFor, type MetadataRules } from './rules.ts'
@@ -155,12 +155,27 @@ export class Verification {
     return null
   }
 
+  /**
+   * As `target`, of what is stored. Newer metadata that came without the rest of it outdates the stored targets, and must not take away what
+   * was believed before: then they count by themselves, as far as the root's keys still sign for them. For what ran already, nothing new.
+   */
+  async storedTarget(path: string): Promise<VerifiedTarget | null> {
+    try {
+      return await this.target(path)
+    } catch (error) {
+      const bytes = this.#options.stored.targets.get('targets')
+      if (!bytes || !(error instanceof OffboxError) || error.code === 'INTERNAL') throw error
+      const { targets } = this.#checked(bytes, 'targets', 'root').signed as Targets
+      const found = Object.hasOwn(targets, path) ? targets[path] : undefined
+      return found ? brand(path, found, 'targets', this.root) : null
+    }
+  }
+
   #brand(path: string, role: string, delegator: string): VerifiedTarget {
     const found = this.#set.getRole(role)?.signed.targets[path]
     const parsed = this.#parsed.get(delegator)
     if (!found || !parsed) throw new OffboxError('INTERNAL', `${role} was verified and is gone`)
-    const { keyids } = keysFor(role, parsed).of
-    return { path, length: found.length, hashes: { ...found.hashes }, custom: found.custom, role, keyIds: keyids } as unknown as VerifiedTarget
+    return brand(path, found, role, parsed)
   }
 
   #takeStoredRoots(roots: readonly Uint8Array[]): void {
@@ -307,6 +322,11 @@ export class Verification {
     const issuedAtMs = Date.parse((signed as Timestamp).issued ?? '')
     if (issuedAtMs <= Date.parse(signed.expires)) this.#issuedAtMs = issuedAtMs
   }
+}
+
+function brand(path: string, found: Pick<VerifiedTarget, 'length' | 'hashes'> & { custom?: unknown }, role: string, delegator: Metadata): VerifiedTarget {
+  const { keyids } = keysFor(role, delegator).of
+  return { path, length: found.length, hashes: { ...found.hashes }, custom: found.custom, role, keyIds: keyids } as unknown as VerifiedTarget
 }
 
 /** tuf-js reads the wall clock once, at construction. This is the one place that reaches into it; a release without the field is refused. */

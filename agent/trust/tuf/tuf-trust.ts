@@ -281,7 +281,7 @@ export class TufTrust {
     const { documents, policy: bytes } = this.#record
     if (!documents.timestamp) return
     try {
-      const target = await verification.target(POLICY_PATH)
+      const target = await verification.storedTarget(POLICY_PATH)
       this.#believeTargets(null)
       if (target?.role !== POLICY_ROLE) return
       const policy = readPolicy(bytes ?? new Uint8Array(), target)

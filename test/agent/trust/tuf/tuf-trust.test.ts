@@ -1,4 +1,5 @@
 import t from 'tap'
+import { formatPolicy, POLICY_PATH } from '../../../../core/policy.ts'
 import { requireTargetFile } from '../../../../agent/trust/tuf/tuf-trust.ts'
 import { TrustingDevice } from './device.ts'
 import { bundleOf, DAY_MS, Repository } from './repository.ts'
@@ -58,4 +59,41 @@ t.test('time goes on by the monotonic clock from what the repository signed, and
   repository.nowMs += 8 * DAY_MS
   repository.publish('timestamp')
   await trust.update(repository.push(), [])
+})
+
+t.test('newer metadata that comes alone takes away nothing that was believed, also over a restart', async (t) => {
+  const repository = new Repository()
+  const device = new TrustingDevice(repository)
+  const policy = formatPolicy({ version: 1, services: {} })
+  repository.list('targets', POLICY_PATH, policy)
+  const path = repository.release('telemetry', '1.1.0')
+  await (await device.start()).update(repository.push(), [path], policy)
+  const whole = repository.push()
+  repository.publish('targets', 'snapshot', 'timestamp')
+  const alone = (...names: string[]) => ({ files: repository.push().files.filter(({ name }) => names.includes(name)) })
+  for (const names of [['timestamp.json'], ['timestamp.json', '4.snapshot.json'], ['timestamp.json', '4.targets.json']]) {
+    const trust = await device.start()
+    await t.rejects(trust.update(alone(...names), [path]), { code: 'TRUST_UNAVAILABLE' }, names.join())
+    const after = await device.start()
+    t.match(after.policy, { policy: { version: 1 } }, `the policy stays after ${names.join()}`)
+    t.equal(after.serviceKeys('telemetry').size, 1)
+    t.same(after.problems, [])
+    await t.rejects(after.update(whole, [path], policy), { code: 'TRUST_ROLLBACK' }, 'and yet the old metadata vouches for nothing new')
+  }
+  const trust = await device.start()
+  t.equal((await trust.update(repository.push(), [path], policy)).length, 1, 'the whole push is taken')
+})
+
+t.test('what keys signed that the root has replaced counts no more after a start', async (t) => {
+  const repository = new Repository()
+  const device = new TrustingDevice(repository)
+  const policy = formatPolicy({ version: 1, services: {} })
+  repository.list('targets', POLICY_PATH, policy)
+  const path = repository.release('telemetry', '1.1.0')
+  await (await device.start()).update(repository.push(), [path], policy)
+  repository.rotate('targets')
+  await (await device.start()).update({ files: repository.push().files.filter(({ name }) => name.endsWith('.root.json')) }, [])
+  const after = await device.start()
+  t.equal(after.policy, null)
+  t.match(after.problems, [/there is no policy/])
 })
