@@ -6,6 +6,8 @@ import { parseAnchors } from '../core/anchors.ts'
 import { systemClock as clock } from '../core/clock.ts'
 import { codeOf, messageOf } from '../core/errors.ts'
 import { CAPABILITIES } from '../core/manifest.ts'
+import { serveAudit } from './api/audit.ts'
+import { serveAcctz } from './api/audit-acctz.ts'
 import { isOwnMethod } from './api/authorize.ts'
 import { serveDevice } from './api/device.ts'
 import { createFront, type Front } from './api/front.ts'
@@ -27,10 +29,12 @@ import { Engine } from './change/engine.ts'
 import { Journal } from './change/journal.ts'
 import { Receipts } from './change/receipts.ts'
 import { ServiceChanges } from './change/service-changes.ts'
+import type { ChangeRecord } from './change/types.ts'
 import { type AgentConfig, readConfig } from './config.ts'
 import { createDrivers } from './drivers/drivers.ts'
 import { servicesWaitMs } from './limits.ts'
 import { createLog, showAudit } from './log.ts'
+import { auditFamilies } from './metrics/audit-families.ts'
 import { agentFamilies, serviceFamilies } from './metrics/families.ts'
 import { Metrics } from './metrics/open-metrics.ts'
 import { processNumbers } from './metrics/process.ts'
@@ -84,6 +88,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
       await audit.intent({ principal: author, method: `change/${kind}`, decision: 'intent', change: id, service, from, to, reason }),
   })
   undo.push(() => engine.close())
+  engine.watch((change) => change.settled && audit.record(endOf(change)))
 
   // The front comes last and the drivers need it first: until it is there, there is nothing to rotate.
   let front: Front | undefined
@@ -143,9 +148,11 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const serve = new Serve({ server: front.server, gate, log })
   const metrics = new Metrics()
   const numbers = { services: () => supervisor.list(), agent: () => processNumbers(facts.agentStarts) }
-  metrics.add(...agentFamilies(numbers), ...serviceFamilies(numbers))
+  metrics.add(...agentFamilies(numbers), ...serviceFamilies(numbers), ...auditFamilies(() => audit.status))
   serveLifecycle(serve, { engine, services, supervisor, floors, receipts, clock })
   serveTrust(serve, trust)
+  serveAudit(serve, { audit, ...anchors, deviceId: () => (serving ?? identity).deviceId })
+  serveAcctz(serve, { audit, address, port })
   serveHealth(serve, supervisor)
   serveReflection(serve, supervisor)
   serveDevice(serve, {
@@ -176,6 +183,25 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
 }
 
 const EXIT_FAILED = 1
+
+/** What became of a change, for the audit log: its intent is there already. */
+function endOf({ id, kind, service, from, to, state, reason, error, author, receipt }: ChangeRecord) {
+  const status = state === 'confirmed' ? 'OK' : error || 'CANCELLED'
+  return {
+    principal: author,
+    method: `change/${kind}`,
+    decision: 'allow',
+    status,
+    mutation: true,
+    change: id,
+    service,
+    from,
+    to,
+    state,
+    reason,
+    receipt,
+  } as const
+}
 
 /** One agent at a time has a state directory. */
 function keyOf(stateDir: string): string {

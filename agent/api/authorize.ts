@@ -33,6 +33,12 @@ export const OWN_METHODS: Readonly<Record<string, { readonly roles: readonly Cal
   '/offbox.v1.Trust/Challenge':   { roles: ALL, mutates: false },
   '/offbox.v1.Trust/Attest':      { roles: ALL, mutates: true  },
   '/offbox.v1.Trust/Update':      { roles: ALL, mutates: true  },
+  '/offbox.v1.Audit/Status':      { roles: ALL, mutates: false },
+  '/offbox.v1.Audit/Tail':        { roles: ALL, mutates: false },
+  // It changes nothing but what the log says of itself, and has to get through when the log is full.
+  '/offbox.v1.Audit/Acknowledge': { roles: ['controller'], mutates: false },
+  '/gnsi.acctz.v1.Acctz/RecordSubscribe':       { roles: ALL, mutates: false },
+  '/gnsi.acctz.v1.AcctzStream/RecordSubscribe': { roles: ALL, mutates: false },
   '/grpc.health.v1.Health/Check': { roles: ALL, mutates: false },
   '/grpc.health.v1.Health/List':  { roles: ALL, mutates: false },
   '/grpc.health.v1.Health/Watch': { roles: ALL, mutates: false },

@@ -2,6 +2,8 @@
 import { status as Status } from '@grpc/grpc-js'
 import { apiOf } from '../../core/manifest.ts'
 import type { Method, Plain } from '../../proto/codec.ts'
+import { FILES as ACCTZ } from '../../proto/gen/acctz.descriptor.ts'
+import { FILES as AUDIT } from '../../proto/gen/audit.descriptor.ts'
 import { FILES as DEVICE } from '../../proto/gen/device.descriptor.ts'
 import { FILES as HEALTH } from '../../proto/gen/health.descriptor.ts'
 import { FILES as LIFECYCLE } from '../../proto/gen/lifecycle.descriptor.ts'
@@ -9,12 +11,15 @@ import { ServerReflectionMethods as AlphaMethods } from '../../proto/gen/reflect
 import { FILES as REFLECTION_ALPHA } from '../../proto/gen/reflection-alpha.descriptor.ts'
 import { FILES as REFLECTION } from '../../proto/gen/reflection.descriptor.ts'
 import { type ServerReflectionRequest, ServerReflectionMethods, type ServerReflectionResponseInit } from '../../proto/gen/reflection.ts'
+import { FILES as TRUST } from '../../proto/gen/trust.descriptor.ts'
 import type { Supervisor } from '../supervisor/types.ts'
 import { OWN_APIS } from './authorize.ts'
 import { DescriptorIndex } from './descriptor-index.ts'
 import type { Serve } from './serve.ts'
 
-const OWN_FILES = [...LIFECYCLE, ...DEVICE, ...HEALTH, ...REFLECTION, ...REFLECTION_ALPHA].map(([, base64]) => Buffer.from(base64, 'base64'))
+const OWN_FILES = [...LIFECYCLE, ...DEVICE, ...TRUST, ...AUDIT, ...ACCTZ, ...HEALTH, ...REFLECTION, ...REFLECTION_ALPHA].map(([, base64]) =>
+  Buffer.from(base64, 'base64'),
+)
 
 export function serveReflection(serve: Serve, supervisor: Pick<Supervisor, 'methods' | 'descriptors'>): void {
   async function* answer(requests: AsyncIterable<Plain<ServerReflectionRequest>>): AsyncGenerator<ServerReflectionResponseInit> {
