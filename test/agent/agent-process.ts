@@ -15,6 +15,7 @@ import { RpcClient } from '../../fleet/rpc/client.ts'
 import { EnrolMethods, type EnrolRequest } from '../../proto/gen/enrol.ts'
 import { LifecycleMethods, type BundleUploadInit, type Change, type InstallOrderInit } from '../../proto/gen/lifecycle.ts'
 import { makeKey, type SigningKey, trust } from '../fixtures/bundles.ts'
+import { makeTrustLab, type TrustLab } from './trust-lab.ts'
 
 export const FLEET = 'lab'
 const dayMs = 86_400_000
@@ -30,19 +31,28 @@ export interface Lab {
   floors: Uint8Array
   /** Set to refuse enrolment. */
   refusing: boolean
+  /** Null: agents of this lab have no trust anchors. */
+  readonly trust: TrustLab | null
+  /** Set to enrol without metadata. */
+  withholding: boolean
   identity(role: Role, id: string): Promise<{ keyPem: string; certificatePem: string }>
   /** Removes everything, also after a failure. */
   close(): Promise<void>
 }
 
-/** @param plugins of the build of the agent, for one that is to crash at a given point */
-export async function makeLab(plugins: Plugin[] = []): Promise<Lab> {
+/**
+ * @param plugins of the build of the agent, for one that is to crash at a given point
+ * @param options.trust agents get trust anchors, and obey the lab's repository, policy and witness
+ */
+export async function makeLab(plugins: Plugin[] = [], options: { trust?: boolean } = {}): Promise<Lab> {
   const directory = await mkdtemp(join(tmpdir(), 'obx-agent-'))
   await buildAll({ out: join(directory, 'dist'), plugins })
   const nowMs = Date.now()
   const ca = await makeCa(FLEET, { nowMs, validMs: 10 * dayMs })
   const key = makeKey()
-  await writeFile(join(directory, 'anchors.json'), formatAnchors({ fleet: FLEET, caPem: ca.certificatePem, bundleKeys: trust(key) }))
+  const trusting = options.trust ? await makeTrustLab(directory, key, FLEET) : null
+  const anchors = { fleet: FLEET, caPem: ca.certificatePem, bundleKeys: trust(key), trust: trusting?.anchors }
+  await writeFile(join(directory, 'anchors.json'), formatAnchors(anchors))
   const identity = async (role: Role, id: string) => await makeIdentity(ca, { fleet: FLEET, role, id, nowMs: Date.now(), validMs: dayMs })
   const own = await identity('controller', 'one')
   const server = new grpc.Server()
@@ -58,8 +68,14 @@ export async function makeLab(plugins: Plugin[] = []): Promise<Lab> {
       return
     }
     const names = { fleet: FLEET, role: 'device', id: 'sw1', nowMs: Date.now(), validMs: dayMs } as const
-    signCsr(ca, request.csrPem, names).then(
-      (chain) => answer(null, Buffer.from(to.encode({ deviceId: 'sw1', fleet: FLEET, certificateChainPem: chain, floors: lab.floors, timeMs: Date.now() }))),
+    const sign = async () => {
+      const chain = await signCsr(ca, request.csrPem, names)
+      const carried = lab.withholding ? undefined : await trusting?.carry(undefined, request.rootVersion)
+      const more = { ...carried, witness: await trusting?.attest(request.challenge, carried) }
+      return Buffer.from(to.encode({ deviceId: 'sw1', fleet: FLEET, certificateChainPem: chain, floors: lab.floors, timeMs: Date.now(), ...more }))
+    }
+    sign().then(
+      (bytes) => answer(null, bytes),
       (error) => answer(error),
     )
   }
@@ -77,9 +93,12 @@ export async function makeLab(plugins: Plugin[] = []): Promise<Lab> {
     enrolments,
     floors: new Uint8Array(),
     refusing: false,
+    withholding: false,
+    trust: trusting,
     identity,
     close: async () => {
       server.forceShutdown()
+      trusting?.remove()
       await rm(directory, { recursive: true, force: true })
     },
   }

@@ -31,10 +31,10 @@ export interface TestTrust {
 }
 
 /** @param from a repository to begin with a copy of */
-export async function testTrust(options: { init?: boolean; nowMs?: number; from?: TestTrust } = {}): Promise<TestTrust> {
+export async function testTrust(options: { init?: boolean; nowMs?: number; from?: TestTrust; key?: SigningKey } = {}): Promise<TestTrust> {
   const directory = mkdtempSync(join(tmpdir(), 'offbox-trust-'))
   const path = join(directory, 'trust')
-  const key = options.from?.key ?? makeKey()
+  const key = options.from?.key ?? options.key ?? makeKey()
   const ring = new KeyRing([keysOf(path)], fromText(PASSPHRASE, 'the test'), { costLog2 })
   if (options.from) cpSync(options.from.path, path, { recursive: true, verbatimSymlinks: true })
   const made: TestTrust = {
