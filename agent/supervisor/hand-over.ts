@@ -39,6 +39,18 @@ export class HandOver {
     return this.#handed?.bytes.byteLength ?? 0
   }
 
+  /**
+   * Before a call is held, all that can be done by then: streams that the successor resumes are taken off, which takes the giver a while
+   * for each, and both hosts get ready. @throws when one of them does not play along in time
+   */
+  async ready(giver: Instance, taker: Instance): Promise<void> {
+    const { limits, parked } = this.#options
+    const ready = async (one: Instance) => await one.rehearse(limits.quiesceTimeoutMs)
+    if (!giver.alive) return await ready(taker)
+    for (const call of giver.calls) if (call.method.resumable) park(call, parked)
+    await Promise.all([ready(giver), ready(taker)])
+  }
+
   /** @throws when the giver does not play along in time */
   async take(giver: Instance): Promise<void> {
     const { schema, ownSchema } = this.#plan
@@ -162,11 +174,12 @@ async function takeBack(giver: Instance, taker: Instance, { limits, parked }: Ha
 function takeStreamsOff(giver: Instance, parked: Set<Call>): void {
   for (const call of giver.calls) {
     if (call.method.kind === 'unary') continue
-    if (call.method.resumable) {
-      parked.add(call)
-      call.detach()
-    } else {
-      call.fail('SWAP_IN_PROGRESS', 'a swap ended this stream')
-    }
+    if (call.method.resumable) park(call, parked)
+    else call.fail('SWAP_IN_PROGRESS', 'a swap ended this stream')
   }
+}
+
+function park(call: Call, parked: Set<Call>): void {
+  parked.add(call)
+  call.detach()
 }

@@ -143,6 +143,11 @@ export class Instance implements Carrier {
     return readSnapshot(await this.#ask({ action: 'snapshot', schema, quiesce }, timeoutMs), schema)
   }
 
+  /** What a hand-over needs of its host is there afterwards. */
+  async rehearse(timeoutMs: number): Promise<void> {
+    await this.#ask({ action: 'rehearse' }, timeoutMs)
+  }
+
   /** Of the state that it gave or took last, as it finds it in memory. */
   async checksum(timeoutMs: number): Promise<number> {
     return readChecksum(await this.#ask({ action: 'checksum' }, timeoutMs))

@@ -79,7 +79,7 @@ export class Link {
   }
 
   send(message: ToWorker, owned?: Uint8Array): void {
-    if (this.#open) this.#outbox.send(message, owned)
+    if (this.#open) this.#outbox.send(message, owned, message.type === 'control')
   }
 
   /** @param owned bytes of the control that are given away @throws DEADLINE_PASSED, SERVICE_CRASHED, or the service's own error */

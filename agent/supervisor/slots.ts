@@ -251,6 +251,7 @@ export class Slots {
   async #prepare(candidate: Instance): Promise<void> {
     await candidate.prepare()
     await this.#track.intent('hold')
+    await this.#handed().ready(this.current, candidate)
   }
 
   /** Runs `work` and reports its end as an event, unless another operation has begun or the swap was abandoned meanwhile. */

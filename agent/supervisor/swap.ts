@@ -71,8 +71,7 @@ const drain = go('draining', 'hold', 'drain')
 const handOver = go('quiescing', 'handOver')
 const take = go('taking', 'startCandidate')
 const flip = go('provisional', 'flip', 'release', 'suspendPrevious', 'succeed')
-// The current was not touched yet: there is nothing to give back but its calls.
-const drop = go('idle', 'discardCandidate', 'fail')
+// The current still has its state: there is nothing to give back but its calls.
 const letGo = go('idle', 'discardCandidate', 'release', 'fail')
 const restore = go('restoring', 'discardCandidate', 'resumeCurrent')
 const asBefore = go('idle', 'release', 'fail')
@@ -86,7 +85,7 @@ const done = go('idle', 'succeed')
 export const SWAP: Readonly<Record<SwapState, Row>> = {
   //             swap      prepared  drained   handedOver ready     failed    overBudget restored  commit    revert
   idle:        [ begin,    'IGNORE', 'IGNORE', 'IGNORE',  'IGNORE', 'IGNORE', 'IGNORE',  'IGNORE', done,     done     ],
-  preparing:   [ 'REFUSE', drain,    'NEVER',  'NEVER',   'NEVER',  drop,     'IGNORE',  'NEVER',  'REFUSE', 'REFUSE' ],
+  preparing:   [ 'REFUSE', drain,    'NEVER',  'NEVER',   'NEVER',  letGo,    'IGNORE',  'NEVER',  'REFUSE', 'REFUSE' ],
   draining:    [ 'REFUSE', 'NEVER',  handOver, 'NEVER',   'NEVER',  letGo,    letGo,     'NEVER',  'REFUSE', 'REFUSE' ],
   quiescing:   [ 'REFUSE', 'NEVER',  'NEVER',  take,      'NEVER',  restore,  restore,   'NEVER',  'REFUSE', 'REFUSE' ],
   taking:      [ 'REFUSE', 'NEVER',  'NEVER',  'NEVER',   flip,     restore,  restore,   'NEVER',  'REFUSE', 'REFUSE' ],

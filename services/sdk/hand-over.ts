@@ -4,7 +4,7 @@
  * moved at all: each side takes its checksum in small pieces beside its work, and the agent compares the two once calls flow again.
  */
 import { OffboxError } from '../../core/errors.ts'
-import { crc32 } from './checksum.ts'
+import { crc32, loadChecksums } from './checksum.ts'
 import { exactCopy, WIRE_LIMITS, type SealedSnapshot } from './wire.ts'
 
 // Taken when the module is loaded: a service cannot replace them later, nor hide them behind properties of its own.
@@ -42,11 +42,15 @@ export function unseal({ schema, bytes, checksum }: SealedSnapshot): void {
   throw new OffboxError('SNAPSHOT_CORRUPT', `${bytes.byteLength} bytes of state in schema ${schema} do not match their checksum`)
 }
 
+const turn = async () => await new Promise<void>((resolve) => void later(resolve))
+
 /** CRC-32 of bytes that nobody writes to meanwhile, taken piece by piece so that calls come in between. */
 export async function checksumInPieces(bytes: Uint8Array): Promise<number> {
   let sum = 0
+  // What was said before leaves first.
+  await turn()
   for (let at = 0; at < bytes.byteLength; at += PIECE_BYTES) {
-    await new Promise<void>((resolve) => void later(resolve))
+    await turn()
     sum = crc32(bytes.subarray(at, at + PIECE_BYTES), sum)
   }
   return sum
@@ -55,4 +59,10 @@ export async function checksumInPieces(bytes: Uint8Array): Promise<number> {
 /** What moved has its checksum; what is shared gets it now. */
 export async function checksumOf({ bytes, checksum }: SealedSnapshot): Promise<number> {
   return checksum ?? (await checksumInPieces(bytes))
+}
+
+/** Runs what a swap runs while calls are held, so that it is loaded and compiled by then. */
+export function rehearse(): void {
+  loadChecksums()
+  for (const bytes of [new Uint8Array(64), new Uint8Array(new Shared(64))]) unseal(seal({ bytes }, 1).value)
 }

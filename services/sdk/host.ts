@@ -5,7 +5,7 @@ import type { Manifest } from '../../core/manifest.ts'
 import { Channels } from './channels.ts'
 import { loadChecksums } from './checksum.ts'
 import { guarded } from './guard.ts'
-import { checksumOf, seal, sharedBytes, unseal } from './hand-over.ts'
+import { checksumOf, rehearse, seal, sharedBytes, unseal } from './hand-over.ts'
 import { Incoming, ServedCalls, type Send } from './served-calls.ts'
 import type { Service, ServiceContext, ServiceModule } from './service.ts'
 import { LogLimit, plainFields, readHealth, toWireError, WIRE_LIMITS, type Control, type LogLevel, type SealedSnapshot, type ToWorker } from './wire.ts'
@@ -94,6 +94,9 @@ export class ServiceHost {
       case 'snapshot':
         if (control.quiesce) await this.#quiesce()
         return this.#snapshot(control.schema)
+      case 'rehearse':
+        rehearse()
+        return {}
       case 'checksum':
         if (!this.#checksum) throw new OffboxError('STATE_REFUSED', 'no state was given or taken')
         return { value: await this.#checksum() }

@@ -21,7 +21,7 @@ const host = new ServiceHost({
   manifest,
   quiesceTimeoutMs,
   sharesMemory: true,
-  send: (message, owned) => outbox.send(message, owned),
+  send: (message, owned) => outbox.send(message, owned, message.type === 'done'),
 })
 port.on('message', (packed) => {
   for (const message of unpack(packed, true) as ToWorker[]) host.receive(message)

@@ -68,6 +68,8 @@ export type Control =
   | { readonly action: 'snapshot'; readonly schema: number; readonly quiesce?: boolean }
   /** Answered with the checksum of the state that was given or taken last. */
   | { readonly action: 'checksum' }
+  /** Before calls are held: what a hand-over needs of the host is loaded and compiled. */
+  | { readonly action: 'rehearse' }
   /** End the service object; the worker stays. */
   | { readonly action: 'stop' }
 
@@ -157,6 +159,7 @@ export class Outbox<Message> {
   // Taken when the module is loaded: a service cannot replace it later.
   readonly #later = setImmediate
   readonly #flush = () => {
+    if (this.#batch.length === 0) return
     const batch = this.#batch
     const transfer = this.#transfer
     this.#batch = []
@@ -172,12 +175,14 @@ export class Outbox<Message> {
 
   /**
    * What has `bytes` gives them away: the sender does not use them again. `owned`: further bytes in it that are to be transferred,
-   * exact-size, such as a snapshot's.
+   * exact-size, such as a snapshot's. `now`: somebody waits for just this; it leaves at once, with all before it.
    */
-  send(message: Message, owned?: Uint8Array): void {
-    if (this.#batch.push(message) === 1) this.#later(this.#flush)
+  send(message: Message, owned?: Uint8Array, now = false): void {
+    const first = this.#batch.push(message) === 1
     // A view does not own what it is part of.
     if (owned && owned.byteLength === owned.buffer.byteLength) this.#transfer.push(owned.buffer as ArrayBuffer)
+    if (now) this.#flush()
+    else if (first) this.#later(this.#flush)
   }
 }
 
