@@ -197,12 +197,24 @@ export async function startAgent(lab: Lab, name: string, port: number, over: Rec
 
 export const isServing = (line: Record<string, unknown>) => line['msg'] === 'serving'
 
+/** Below the range from which the kernel takes ports for outgoing connections: one of those could take it before it is listened on. */
+const OWN_PORTS = { from: 15_000, to: 32_000 }
+
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  await new Promise((resolve) => server.close(resolve))
-  return port
+  for (;;) {
+    const port = OWN_PORTS.from + Math.floor(Math.random() * (OWN_PORTS.to - OWN_PORTS.from))
+    const server = createServer().listen(port, '127.0.0.1')
+    const free = await once(server, 'listening').then(
+      () => true,
+      (error: NodeJS.ErrnoException) => {
+        if (error.code === 'EADDRINUSE') return false
+        throw error
+      },
+    )
+    if (!free) continue
+    await new Promise((resolve) => server.close(resolve))
+    return port
+  }
 }
 
 export async function connect(lab: Lab, port: number, identity?: { keyPem: string; certificatePem: string }): Promise<RpcClient> {
