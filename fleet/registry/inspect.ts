@@ -6,18 +6,29 @@ import { codeOf, type ErrorCode, messageOf, OffboxError } from '../../core/error
 import { type Floors, NO_FLOORS } from '../../core/floors.ts'
 import type { Manifest } from '../../core/manifest.ts'
 import type { TrustedKeys } from '../../core/signing.ts'
-import { targetPath, type Targets } from '../../core/tuf/metadata.ts'
+import { type Policy, policyVerdict } from '../../core/policy.ts'
+import { serviceRole, targetPath, type Targets } from '../../core/tuf/metadata.ts'
 import { sha256Hex } from '../home/keys.ts'
 import { summaryOf } from './documents.ts'
 import { readBundle, signersOf } from './verify.ts'
 
 /** What the verdict is against. */
-export interface Policy {
+export interface Grounds {
+  /** Keys of the anchors. */
   readonly trusted: TrustedKeys
   /** In force; default none. */
   readonly floors?: Floors
   /** Delegated roles of the trust repository by name; undefined for a fleet without one. */
   readonly roles?: ReadonlyMap<string, { readonly signed: Targets }>
+  /** There where devices demand that the repository lists a bundle and that the policy lets it run. */
+  readonly demanded?: {
+    /** Keys that the repository lets sign for a service. */
+    keysOf(service: string): TrustedKeys
+    /** Of all services. */
+    readonly allKeys: TrustedKeys
+    /** In force; null: there is none. */
+    readonly policy: Policy | null
+  }
 }
 
 export interface Verdict {
@@ -48,10 +59,10 @@ export interface Inspection {
 }
 
 /** @throws BUNDLE_MALFORMED not even the shape of a bundle */
-export function inspectBundle(file: Uint8Array, policy: Policy): Inspection {
+export function inspectBundle(file: Uint8Array, grounds: Grounds): Inspection {
   const sections = splitBundle(file)
-  const signers = signersOf(sections, policy.trusted)
-  const { verdict, manifest } = judge(file, policy)
+  const signers = signersOf(sections, keysIn(grounds))
+  const { verdict, manifest } = judge(file, grounds)
   const documents = manifest && documentsIn(manifest, sections)
   return {
     sizeBytes: file.length,
@@ -63,7 +74,7 @@ export function inspectBundle(file: Uint8Array, policy: Policy): Inspection {
     payloadBytes: sections.payload.length,
     payloadSha256: sha256Hex(sections.payload),
     documentsBytes: sections.documents?.length ?? 0,
-    ...(policy.roles ? { publishedBy: manifest ? publishedBy(manifest, sha256Hex(file), policy.roles) : null } : {}),
+    ...(grounds.roles ? { publishedBy: manifest ? publishedBy(manifest, sha256Hex(file), grounds.roles) : null } : {}),
     manifest: Buffer.from(sections.manifest).toString('utf8'),
     build: documents ? summaryOf(documents) : null,
     sbom: documents?.sbom ?? null,
@@ -71,19 +82,36 @@ export function inspectBundle(file: Uint8Array, policy: Policy): Inspection {
   }
 }
 
-/** The checks of a device, in its order. A floor that is broken still lets the rest be shown: the bundle is authentic. */
-function judge(file: Uint8Array, { trusted, floors = NO_FLOORS }: Policy): { verdict: Verdict; manifest: Manifest | null } {
+function keysIn({ trusted, demanded }: Grounds): TrustedKeys {
+  return demanded ? new Map([...trusted, ...demanded.allKeys]) : trusted
+}
+
+/** The checks of a device, in its order. What is refused after its signature was checked still lets the rest be shown: the bundle is authentic. */
+function judge(file: Uint8Array, grounds: Grounds): { verdict: Verdict; manifest: Manifest | null } {
   try {
-    const { manifest } = readBundle(file, trusted)
-    const floor = floors.floors[manifest.name]
-    if (floor !== undefined && semver.lt(manifest.version, floor)) {
-      return { verdict: { accepted: false, code: 'BUNDLE_ROLLBACK', reason: `the floor of ${manifest.name} is ${floor}` }, manifest }
-    }
-    return { verdict: { accepted: true }, manifest }
+    const { manifest, keyIds, sha256 } = readBundle(file, keysIn(grounds))
+    const refusal = refusalOf(manifest, keyIds, sha256, grounds)
+    return { verdict: refusal ? { accepted: false, ...refusal } : { accepted: true }, manifest }
   } catch (error) {
     if (!(error instanceof OffboxError)) throw error
     return { verdict: { accepted: false, code: codeOf(error), reason: messageOf(error) }, manifest: null }
   }
+}
+
+function refusalOf(manifest: Manifest, signers: readonly string[], sha256: string, grounds: Grounds): { code: ErrorCode; reason: string } | null {
+  const { trusted, floors = NO_FLOORS, roles, demanded } = grounds
+  const { name: service, version, capabilities, tier = 'worker' } = manifest
+  if (demanded) {
+    const keyIds = signers.filter((keyId) => trusted.has(keyId) || demanded.keysOf(service).has(keyId))
+    if (keyIds.length === 0) return { code: 'BUNDLE_UNTRUSTED', reason: "it is signed by another service's key only" }
+    if (publishedBy(manifest, sha256, roles ?? new Map()) !== serviceRole(service)) {
+      return { code: 'TRUST_UNLISTED', reason: `the trust repository does not list these bytes as ${targetPath(service, version)}` }
+    }
+    const broken = policyVerdict(demanded.policy, { service, keyIds, capabilities, tier })
+    if (broken !== null) return { code: 'POLICY_DENIED', reason: broken }
+  }
+  const floor = floors.floors[service]
+  return floor !== undefined && semver.lt(version, floor) ? { code: 'BUNDLE_ROLLBACK', reason: `the floor of ${service} is ${floor}` } : null
 }
 
 /** For showing: documents that are signed and still no documents are shown as none. */
@@ -96,7 +124,7 @@ function documentsIn(manifest: Manifest, { documents }: BundleSections) {
   }
 }
 
-function publishedBy({ name, version }: Manifest, sha256: string, roles: NonNullable<Policy['roles']>): string | null {
+function publishedBy({ name, version }: Manifest, sha256: string, roles: NonNullable<Grounds['roles']>): string | null {
   const path = targetPath(name, version)
   for (const [role, { signed }] of roles) if (signed.targets[path]?.hashes.sha256 === sha256) return role
   return null

@@ -1,6 +1,7 @@
 /** Bundles become targets: a service's own keys sign length, digest and what the bundle says it is. */
 import { splitBundle } from '../../core/bundle-format.ts'
 import { OffboxError } from '../../core/errors.ts'
+import type { Manifest } from '../../core/manifest.ts'
 import { keyIdOf, type TrustedKeys } from '../../core/signing.ts'
 import { publicKeyOf } from '../../core/tuf/keys.ts'
 import { serviceRole, type Target, targetPath, type Targets } from '../../core/tuf/metadata.ts'
@@ -24,6 +25,9 @@ export interface Published {
   readonly target: Target
   /** The bundle as published, with the service's signature when that was asked for. */
   readonly file: Uint8Array
+  readonly manifest: Manifest
+  /** Trusted keys that signed it, before `sign` added one, hex. */
+  readonly keyIds: readonly string[]
 }
 
 /**
@@ -54,7 +58,7 @@ async function targetOf(context: TrustContext, before: Repository, bundle: Uint8
   // Which service it is of is known only once it is verified, and any service's key may have signed it: so all are tried, then the right ones.
   const all = new Map([...options.anchors, ...bundleKeysOf(targets)])
   let file = bundle
-  const { service, version, keyIds } = readBundle(file, all)
+  const { service, version, keyIds, manifest } = readBundle(file, all)
   const role = serviceRole(service)
   const delegation = delegationOf(targets, role)
   if (!delegation) throw new OffboxError('STATE_REFUSED', `no key may sign for ${service}; delegate it first: offbox trust delegate ${service}`)
@@ -66,7 +70,7 @@ async function targetOf(context: TrustContext, before: Repository, bundle: Uint8
     for (const key of await context.keys.signersFor(role, delegation)) file = signBundle(file, key.bundleKey)
   }
   const custom = { service, version, manifestSha256: sha256(splitBundle(file).manifest) }
-  return { role, path: targetPath(service, version), target: { length: file.length, hashes: { sha256: sha256(file) }, custom }, file }
+  return { role, path: targetPath(service, version), target: { length: file.length, hashes: { sha256: sha256(file) }, custom }, file, manifest, keyIds }
 }
 
 /** The keys of one delegated role, or of all, under the ids by which bundles name them. */

@@ -5,18 +5,21 @@ import type { Command } from 'commander'
 import { parseAnchors } from '../../../core/anchors.ts'
 import { messageOf, OffboxError } from '../../../core/errors.ts'
 import { readFloors } from '../../../core/floors.ts'
+import { serviceRole } from '../../../core/tuf/metadata.ts'
 import { type BundleInfo, FleetMethods } from '../../../proto/gen/fleet.ts'
 import { type Home, readAnchors } from '../../home/home.ts'
 import { readSigningKey, sha256Hex } from '../../home/keys.ts'
 import { raiseFloor, readFloorsFile } from '../../registry/floors.ts'
-import { type Inspection, inspectBundle } from '../../registry/inspect.ts'
+import { type Grounds, type Inspection, inspectBundle } from '../../registry/inspect.ts'
 import { buildBundle, signBundle } from '../../registry/make.ts'
 import type { RpcClient } from '../../rpc/client.ts'
 import { readGeneration } from '../../trust/generations.ts'
-import { openRepository } from '../../trust/repository.ts'
+import { readPolicyOf } from '../../trust/policy.ts'
+import { bundleKeysOf } from '../../trust/publish.ts'
+import { openRepository, type Repository } from '../../trust/repository.ts'
 import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
 import { readBundleFile, replaceFile } from '../files.ts'
-import { table } from '../output.ts'
+import { type Printer, table } from '../output.ts'
 
 const CHUNK_BYTES = 128 * 1024
 
@@ -47,7 +50,10 @@ export function bundleCommands(root: Command): void {
         const { name, version } = built.manifest
         const out = resolve(options.out ?? `${name}-${version}.offbox`)
         await write(out, file)
-        if (options.push) await controller(async (client) => await push(client, file))
+        if (options.push) {
+          await offered(home, file, print)
+          await controller(async (client) => await push(client, file))
+        }
         const facts = { file: out, service: name, version, sizeBytes: file.length, sha256: sha256Hex(file), signed, pushed: options.push === true }
         const state = options.push ? 'signed and in the registry' : signed ? 'signed' : 'not signed (offbox bundle sign)'
         print.result(facts, `${out}: ${name} ${version}, ${file.length} bytes, ${state}`)
@@ -67,7 +73,7 @@ export function bundleCommands(root: Command): void {
     'offbox bundle inspect x.offbox --json',
     'offbox bundle inspect x.offbox --anchors anchors.json',
   ])
-    .option('--anchors <file>', "judge by these anchors (default: the home's, with its floors and its trust repository)")
+    .option('--anchors <file>', "judge by these anchors (default: the home's, with its floors, its trust repository and the policy in force)")
     .action(
       action<CommonOptions & { anchors?: string }, [string]>(async ({ home, print }, { anchors }, path) => {
         const inspection = await inspect(home, await readBundleFile(path), anchors)
@@ -76,8 +82,9 @@ export function bundleCommands(root: Command): void {
     )
 
   remoteLeaf(group, 'push <file>', "put a signed bundle into the controller's registry", ['offbox bundle push telemetry-1.1.0.offbox']).action(
-    action<CommonOptions, [string]>(async ({ print, controller }, _options, path) => {
+    action<CommonOptions, [string]>(async ({ home, print, controller }, _options, path) => {
       const file = await readBundleFile(path)
+      await offered(home, file, print)
       const info = await controller(async (client) => await push(client, file))
       print.result(info, `${info.service} ${info.version} is in the registry, sha256 ${info.sha256.slice(0, 16)}`)
     }),
@@ -105,6 +112,14 @@ export function bundleCommands(root: Command): void {
   )
 }
 
+/** A lab's bundles are published by whoever pushes them; elsewhere that is for the owners of the service's key. */
+async function offered(home: Home, file: Uint8Array, print: Printer): Promise<void> {
+  const { isLab, offerInLab } = await import('../../trust/lab.ts')
+  if (!isLab(home)) return
+  const news = await offerInLab(home, [file], Date.now())
+  print.note(`This is a lab: the bundle is published in its trust repository${news.length > 0 ? `, and the policy lets ${news.join(', ')} run` : ''}.`)
+}
+
 async function push(client: RpcClient, file: Uint8Array): Promise<BundleInfo> {
   const chunks = Array.from({ length: Math.ceil(file.length / CHUNK_BYTES) }, (_, index) => ({
     chunk: file.subarray(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES),
@@ -119,11 +134,19 @@ async function inspect(home: Home, file: Uint8Array, anchorsFile: string | undef
   // Floors and repository belong to the home's own fleet.
   if (anchorsFile !== undefined) return inspectBundle(file, { trusted })
   const [floors, metadata] = await Promise.all([readFloorsFile(home.floors), readGeneration(home.trust)])
+  const repository = metadata && openRepository(metadata)
   return inspectBundle(file, {
     trusted,
     ...(floors.length > 0 ? { floors: readFloors(floors, trusted) } : {}),
-    ...(metadata ? { roles: openRepository(metadata).roles } : {}),
+    ...(repository ? { roles: repository.roles } : {}),
+    ...(repository && anchors.trust ? { demanded: await demandedBy(home, repository) } : {}),
   })
+}
+
+async function demandedBy(home: Home, repository: Repository): Promise<NonNullable<Grounds['demanded']>> {
+  const { signed } = repository.targets
+  const policy = (await readPolicyOf(home.trust, repository))?.policy ?? null
+  return { keysOf: (service) => bundleKeysOf(signed, serviceRole(service)), allKeys: bundleKeysOf(signed), policy }
 }
 
 function inspectionText({ verdict, build, sbom: _sbom, provenance: _provenance, ...facts }: Inspection): string {

@@ -1,21 +1,16 @@
 /** offbox trust … */
-import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { type Command, InvalidArgumentError } from 'commander'
-import { OffboxError } from '../../../core/errors.ts'
-import { readAnchors } from '../../home/home.ts'
+import type { Command } from 'commander'
+import { type Home, readAnchors } from '../../home/home.ts'
+import type { Published } from '../../trust/publish.ts'
 import type { Repository } from '../../trust/repository.ts'
 import type { RoleStatus, TrustStatus } from '../../trust/status.ts'
-import type { TrustContext } from '../../trust/trust.ts'
-import { action, type CommonOptions, type Context, leaf } from '../context.ts'
+import { action, type Context, leaf } from '../context.ts'
 import { readBundleFile, replaceFile } from '../files.ts'
+import { collect, integer, type KeyOptions, publicKeyFrom, trustContext, withKeys } from '../keys.ts'
 import { table } from '../output.ts'
-
-interface KeyOptions extends CommonOptions {
-  readonly passphraseFile?: string
-  readonly passphraseFd?: number
-  readonly keyDir?: readonly string[]
-}
+import { anchorsCommand, deviceTrustCommand } from './trust-device.ts'
+import { policyCommands } from './trust-policy.ts'
 
 export function trustCommands(root: Command): void {
   const group = root.command('trust').description('the fleet’s TUF repository: who may sign what, until when')
@@ -26,6 +21,9 @@ export function trustCommands(root: Command): void {
   publishCommand(group)
   refreshCommand(group)
   statusCommand(group)
+  policyCommands(group)
+  anchorsCommand(group)
+  deviceTrustCommand(group)
 }
 
 function initCommand(group: Command): void {
@@ -41,10 +39,18 @@ function initCommand(group: Command): void {
     .option('--threshold <n>', 'root keys that must sign a new root', integer, 2)
     .action(
       action<KeyOptions & { rootKeys: number; threshold: number }, []>(async (context, options) => {
-        const { initTrust } = await import('../../trust/trust.ts')
+        const [{ initTrust }, { writeTrustAnchors }] = await Promise.all([import('../../trust/trust.ts'), import('../../trust/anchors.ts')])
         const { rootKeys, threshold, keyDir = [] } = options
+        const { home } = context
         const repository = await initTrust(await trustContext(context, options), { rootKeys, threshold, rootDirectories: keyDir.map((one) => resolve(one)) })
-        await show(context, options, repository, `A repository is in ${context.home.trust}/repository. Keep the root keys apart, and offline.`)
+        const words = [`A repository is in ${home.trust}/repository. Keep the root keys apart, and offline.`]
+        if ((await readAnchors(home)).trust === undefined) {
+          await writeTrustAnchors(home, { nowMs: Date.now() })
+          words.push(`${home.anchors} carries its root from now on: devices with these anchors run what the repository and its policy let them, nothing else.`)
+        } else {
+          words.push(`${home.anchors} still begins with the root of another repository; for new images: offbox trust anchors --renew`)
+        }
+        await show(context, options, repository, words.join('\n'))
       }),
     )
 }
@@ -83,7 +89,7 @@ function delegateCommand(group: Command): void {
       action<KeyOptions & { publicKey?: readonly string[]; threshold: number; newKeyDir?: string }, [string]>(async (context, options, service) => {
         const { delegate } = await import('../../trust/trust.ts')
         const { publicKey = [], threshold, newKeyDir } = options
-        const publicKeys = publicKey.map(publicKeyFrom)
+        const publicKeys = publicKey.map((hex) => publicKeyFrom(hex, '--public-key'))
         const repository = await delegate(await trustContext(context, options), service, {
           publicKeys,
           threshold,
@@ -124,8 +130,23 @@ function publishCommand(group: Command): void {
         if (sign) for (const [index, one] of published.entries()) await replaceFile(paths[index] as string, one.file)
         const facts = published.map(({ path, target }) => ({ path, length: target.length, sha256: target.hashes.sha256, ...target.custom }))
         context.print.result({ published: facts }, () => facts.map(({ path, sha256 }) => `${path} sha256 ${sha256.slice(0, 16)}`).join('\n'))
+        for (const text of await refusedByPolicy(context.home, published)) context.print.note(text)
       }),
     )
+}
+
+/** Published is not yet let run: who publishes and who allows may be different people. */
+async function refusedByPolicy(home: Home, published: readonly Published[]): Promise<string[]> {
+  const [{ readPolicyOf }, { readTrust }, { policyVerdict }] = await Promise.all([
+    import('../../trust/policy.ts'),
+    import('../../trust/trust.ts'),
+    import('../../../core/policy.ts'),
+  ])
+  const policy = (await readPolicyOf(home.trust, await readTrust(home.trust)))?.policy ?? null
+  return published.flatMap(({ path, manifest: { name: service, capabilities, tier = 'worker' }, keyIds }) => {
+    const broken = policyVerdict(policy, { service, keyIds, capabilities, tier })
+    return broken === null ? [] : [`Devices refuse ${path}: ${broken}. To let it run: offbox trust policy allow ${service} --bundle FILE`]
+  })
 }
 
 function refreshCommand(group: Command): void {
@@ -151,34 +172,6 @@ function statusCommand(group: Command): void {
         await show(context, options, await readTrust(context.home.trust))
       }),
     )
-}
-
-function withKeys(command: Command, keyDir = 'private keys are here as well as in the home; repeatable'): Command {
-  return command
-    .option('--key-dir <dir>', keyDir, collect)
-    .option('--passphrase-file <file>', 'a file of mode 0600: one passphrase a line, the first for new keys (default: ask at the terminal)')
-    .option('--passphrase-fd <n>', 'the same from an open file descriptor', integer)
-}
-
-async function trustContext({ home, print }: Context, options: KeyOptions): Promise<TrustContext> {
-  const [{ KeyRing }, { keysOf }, source] = await Promise.all([
-    import('../../trust/key-ring.ts'),
-    import('../../trust/trust.ts'),
-    import('../../trust/passphrase.ts'),
-  ])
-  const { labPassphraseFile } = await import('../../trust/lab.ts')
-  // Above all: the home is ours, and closed to others.
-  await readAnchors(home)
-  const lab = labPassphraseFile(home.trust)
-  const { passphraseFile, passphraseFd, keyDir = [] } = options
-  if (passphraseFile !== undefined && passphraseFd !== undefined)
-    throw new OffboxError('ARGUMENT_INVALID', 'give --passphrase-file or --passphrase-fd, not both')
-  const inLab = passphraseFile === undefined && passphraseFd === undefined && existsSync(lab)
-  if (inLab) print.note(`This is a lab: its keys open with the passphrase beside them, ${lab}. They protect nothing.`)
-  const file = passphraseFile ?? (inLab ? lab : undefined)
-  const passphrases =
-    file !== undefined ? await source.fromFile(resolve(file)) : passphraseFd !== undefined ? source.fromDescriptor(passphraseFd) : source.fromTerminal()
-  return { path: home.trust, nowMs: Date.now(), keys: new KeyRing([keysOf(home.trust), ...keyDir.map((one) => resolve(one))], passphrases) }
 }
 
 async function show({ home, print }: Context, { keyDir = [] }: KeyOptions, repository: Repository, done?: string): Promise<void> {
@@ -208,18 +201,4 @@ function statusText({ roles, rootVersions, unusedKeyFiles, warnings }: TrustStat
     ...unusedKeyFiles.map((path) => `no role uses the key in ${path}`),
     ...warnings.map((text) => `WARNING: ${text}`),
   ].join('\n')
-}
-
-function integer(text: string): number {
-  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('a whole number')
-  return Number(text)
-}
-
-function collect(text: string, before: readonly string[] = []): readonly string[] {
-  return [...before, text]
-}
-
-function publicKeyFrom(hex: string): Uint8Array {
-  if (!/^[0-9a-f]{64}$/.test(hex)) throw new OffboxError('ARGUMENT_INVALID', '--public-key must be 64 lower-case hex digits')
-  return new Uint8Array(Buffer.from(hex, 'hex'))
 }

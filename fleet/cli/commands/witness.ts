@@ -5,6 +5,7 @@ import { type Command, InvalidArgumentError } from 'commander'
 import pino from 'pino'
 import { systemClock } from '../../../core/clock.ts'
 import { OffboxError } from '../../../core/errors.ts'
+import { type Home, readAnchors } from '../../home/home.ts'
 import { fromFile, fromTerminal, type PassphraseSource } from '../../trust/passphrase.ts'
 import { action, type CommonOptions, leaf } from '../context.ts'
 
@@ -29,10 +30,14 @@ export function witnessCommands(root: Command): void {
         })
         const directory = resolve(options.dir)
         const { keyId, publicKey } = await initWitness(home, directory, new Uint8Array(bytes), await passphrases(options))
-        const facts = { directory, keyId, publicKey: Buffer.from(publicKey).toString('hex') }
+        const anchored = await anchor(home, publicKey)
+        const facts = { directory, keyId, publicKey: Buffer.from(publicKey).toString('hex'), anchored }
+        const next = anchored
+          ? `${home.anchors} names this key: devices of the next image believe it (offbox image build)`
+          : `no image names this key: there is no trust repository in ${home.path}. On the machine that has it: offbox trust anchors --witness-key ${facts.publicKey}`
         print.result(
           facts,
-          `witness in ${directory}; its public key: ${facts.publicKey}\nDevices do not ask a witness yet, and no image pins this key: floors and the pinned bundle keys are what binds them.`,
+          `witness in ${directory}; its public key: ${facts.publicKey}\n${next}\nTell the controller where it serves: controller.witness in offbox.yaml`,
         )
       }),
     )
@@ -54,6 +59,16 @@ export function witnessCommands(root: Command): void {
         }
       }),
     )
+}
+
+/** Beside the witnesses named already. @returns whether the anchors name it now */
+async function anchor(home: Home, publicKey: Uint8Array): Promise<boolean> {
+  const [{ writeTrustAnchors }, { readGeneration }] = await Promise.all([import('../../trust/anchors.ts'), import('../../trust/generations.ts')])
+  if (!(await readGeneration(home.trust))) return false
+  const { trust } = await readAnchors(home)
+  const others = [...(trust?.witnessKeys.values() ?? [])].filter((key) => Buffer.compare(key, publicKey) !== 0)
+  await writeTrustAnchors(home, { nowMs: Date.now(), witnessKeys: [...others, publicKey] })
+  return true
 }
 
 function own(parent: Command, spec: string, summary: string, examples: readonly string[]): Command {

@@ -50,14 +50,36 @@ t.test('trust: from the first key to a published bundle', async (t) => {
   const bundle = join(directory, 'telemetry.offbox')
   const publish = ['publish', bundle, '--passphrase-file', passphraseFile]
   t.match(await run(['bundle', 'build', join(root, 'services/telemetry'), '--sign', '--out', bundle, '--home', home]), { code: 0 })
-  t.match(await trust(...publish, '--sign'), { code: 0, out: /services\/telemetry\/1\.\d+\.\d+\.offbox sha256/ })
-  const inspected = await run(['bundle', 'inspect', bundle, '--home', home, '--json'])
+  t.match(await trust(...publish, '--sign'), {
+    code: 0,
+    out: /services\/telemetry\/1\.\d+\.\d+\.offbox sha256/,
+    err: /Devices refuse .*no policy.*policy allow telemetry/,
+  })
+  const inspect = async () => await run(['bundle', 'inspect', bundle, '--home', home, '--json'])
+  t.match(JSON.parse((await inspect()).out), { verdict: { accepted: false, code: 'POLICY_DENIED' }, publishedBy: 'service-telemetry' })
+  const policy = async (...args: string[]) => await trust('policy', ...args, '--passphrase-file', passphraseFile)
+  t.match(await policy('allow', 'telemetry', '--capability', 'link'), { code: 2, err: /give --bundle, or --key/ })
+  t.match(await policy('allow', 'routing', '--bundle', bundle), { code: 2, err: /is of telemetry, not of routing/ })
+  t.match(await policy('allow', 'telemetry', '--key', 'f'.repeat(16), '--tier', 'worker'), { code: 2, err: /none of the bundle keys/ })
+  t.match(await policy('allow', 'telemetry', '--bundle', bundle), { code: 0, out: /policy 1 is published/ })
+  const inspected = await inspect()
   t.match(JSON.parse(inspected.out), {
     verdict: { accepted: true },
     publishedBy: 'service-telemetry',
     sbom: { bomFormat: 'CycloneDX' },
     signedBy: { length: 2 },
   })
+
+  const shownPolicy = await trust('policy', 'show', '--json')
+  t.match(JSON.parse(shownPolicy.out), { version: 1, services: { telemetry: { keys: { length: 2 }, tiers: ['worker', 'process'] } } })
+  const file = join(directory, 'policy.json')
+  writeFileSync(file, shownPolicy.out)
+  t.match(await policy('set', file), { code: 0, out: /nothing was changed/ })
+  t.match(await policy('deny', 'telemetry'), { code: 0, out: /policy 2 is published.*names no service/s })
+  t.match(await policy('set', file), { code: 0, out: /policy 3 is published.*telemetry/s })
+  writeFileSync(file, '{"version":9,"services":{"telemetry":{"keys":["*"],"capabilities":[],"tiers":[]}}}')
+  t.match(await policy('set', file), { code: 1, err: /TRUST_MALFORMED.*services\.telemetry\.keys/ })
+  t.match(await trust('anchors'), { code: 0, out: /root version 1, .*witness none/ })
 
   const status = await trust('status', '--key-dir', directories[0] as string, '--json')
   const { roles, warnings } = JSON.parse(status.out) as { roles: { role: string; threshold: number; keys: { files: string[] }[] }[]; warnings: string[] }
@@ -70,7 +92,7 @@ t.test('trust: from the first key to a published bundle', async (t) => {
   writeFileSync(join(directory, 'wrong'), 'not the right one\n', { mode: 0o600 })
   t.match(await trust('refresh', '--passphrase-file', join(directory, 'wrong')), { code: 1, err: /TRUST_KEY_LOCKED/ })
   t.match(await trust('rotate', 'root', '--passphrase-file', passphraseFile), { code: 1, err: /TRUST_THRESHOLD/ })
-  const shown = [init, delegated, inspected, status].map(({ out, err }) => out + err).join('')
+  const shown = [init, delegated, inspected, shownPolicy, status].map(({ out, err }) => out + err).join('')
   t.notOk(shown.includes(PASSPHRASE), 'the passphrase is nowhere in what was printed')
 })
 
