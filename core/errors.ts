@@ -76,6 +76,7 @@ const table = {
   LIMIT_REACHED:         { status: 'RESOURCE_EXHAUSTED',  caller: 'slow down or send less',            when: 'a bound in limits.ts' },
   STORE_FULL:            { status: 'RESOURCE_EXHAUSTED',  caller: 'free space on the device',          when: 'the disk is full; nothing was changed' },
   AUDIT_FULL:            { status: 'RESOURCE_EXHAUSTED',  caller: 'let the collector reach the device', when: 'the audit log is full of records that nobody has acknowledged; nothing was changed' },
+  AUDIT_NOT_FOUND:       { status: 'NOT_FOUND',           caller: 'wait for the collector',            when: 'nothing has been collected yet of the audit log of a device' },
   AUDIT_BROKEN:          { status: 'DATA_LOSS',           caller: 'stop, alert',                       when: 'an audit record or statement that does not follow the one before it, or cannot be read' },
   STORE_CORRUPT:         { status: 'DATA_LOSS',           caller: 'let the controller supply it again', when: 'a stored file fails its check; it is set aside, never used' },
   CONFIG_INVALID:        { status: 'INVALID_ARGUMENT',    caller: 'fix the named field',               when: 'a configuration breaks a rule; nothing was applied' },

@@ -215,6 +215,11 @@ export class AuditLog {
     await this.#write()
   }
 
+  /** Number of the newest record, on disk or on its way there. */
+  get written(): number {
+    return this.#head.sequence + this.#bodies.length
+  }
+
   get #queued(): number {
     return this.#bodies.length + this.#chainedCount
   }
