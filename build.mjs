@@ -8,7 +8,7 @@ import { generate } from './proto/generate.mjs'
 const root = import.meta.dirname
 
 /**
- * Bundles the agent and the hosts of services (worker, process) into `out`, dist/agent by default; tests that run at once each use a directory of their
+ * Bundles the agent, its examiner thread and the hosts of services (worker, process) into `out`, dist/agent by default; tests that run at once each use a directory of their
  * own. Readable stacks matter more than 200 kB: nothing is minified.
  * @param {{ out?: string, plugins?: import('esbuild').Plugin[] }} options plugins: a drill's, for a build of its own
  */
@@ -24,6 +24,7 @@ export async function buildAll({ out = join(root, 'dist/agent'), plugins = [] } 
   await build({ ...shared, entryPoints: ['agent/main.ts'], outfile: join(out, 'main.mjs'), format: 'esm', banner, plugins })
   await build({ ...shared, entryPoints: ['services/sdk/run.ts'], outfile: join(out, 'worker-host.js'), format: 'cjs' })
   await build({ ...shared, entryPoints: ['services/sdk/run-process.ts'], outfile: join(out, 'process-host.js'), format: 'cjs', plugins })
+  await build({ ...shared, entryPoints: ['agent/trust/examiner-thread.ts'], outfile: join(out, 'examiner.js'), format: 'cjs', plugins })
 }
 
 /** `npx offbox` inside the checkout: npm links the commands of dependencies, not a package's own. */

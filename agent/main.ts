@@ -46,6 +46,7 @@ import { tierOf } from './supervisor/tiers.ts'
 import { DeviceTrust } from './trust/device-trust.ts'
 import { FloorStore } from './trust/floors.ts'
 import { BundleStore } from './trust/store.ts'
+import { ThreadExaminer } from './trust/thread-examiner.ts'
 
 /** Starts everything; resolves, once it serves, with the way to stop. What is already up when a step fails is undone. */
 async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void> {
@@ -63,7 +64,9 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
 
   const floors = new FloorStore(files, stateDir, anchors.bundleKeys)
   await floors.load().catch((error) => log.error({ err: error }, 'the stored floors cannot be used; the controller has to send them again'))
-  const trust = await DeviceTrust.open({ anchors, files, stateDir, clock, log, tierOf: (manifest) => tierOf(manifest, config.tierMin) })
+  const examiner = new ThreadExaminer({ clock })
+  undo.push(() => examiner.close())
+  const trust = await DeviceTrust.open({ anchors, files, stateDir, clock, log, examiner, tierOf: (manifest) => tierOf(manifest, config.tierMin) })
   const bundles = new BundleStore(files, stateDir, (service) => trust.bundles.keysOf(service))
   const audit = await AuditLog.open(
     {

@@ -17,7 +17,7 @@ export const PROGRAMS = [
 ] as const
 
 /** Files of the agent's build (dist/agent) that the image carries into /app. */
-export const AGENT_FILES = ['main.mjs', 'worker-host.js', 'process-host.js'] as const
+export const AGENT_FILES = ['main.mjs', 'worker-host.js', 'process-host.js', 'examiner.js'] as const
 
 /** File of the agent's build that says what Node is started with: `flags`, and an `environment`. */
 export const AGENT_START_FILE = 'node.json'

@@ -1,4 +1,4 @@
-/** A worker thread for one started version of a service: the only place that makes a Worker. */
+/** A worker thread for one started version of a service: the only place that makes a Worker for code that is not the agent's own. */
 import { setFlagsFromString } from 'node:v8'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import { messageOf } from '../../core/errors.ts'

@@ -11,6 +11,7 @@ import type { TrustedKeys } from '../../core/signing.ts'
 import type { AtomicFiles } from '../store/atomic.ts'
 import type { VerifiedBundle } from '../supervisor/types.ts'
 import { verifyBundle } from './verify.ts'
+import semver from 'semver'
 
 export interface Active {
   readonly version: string
@@ -42,17 +43,17 @@ export class BundleStore {
 
   /** Null when the service has no confirmed version. @throws STORE_CORRUPT */
   async active(service: string): Promise<Active | null> {
-    return (await this.#files.readJson(this.#at(service, 'active'))) as Active | null
+    return await this.#note(this.#at(service, 'active'))
   }
 
   /** What was active before; null when nothing was, or when it was fallen back to. @throws STORE_CORRUPT */
   async lastGood(service: string): Promise<Active | null> {
-    return (await this.#files.readJson(this.#at(service, LAST_GOOD))) as Active | null
+    return await this.#note(this.#at(service, LAST_GOOD))
   }
 
   /** What a change under way would make active. @throws STORE_CORRUPT */
   async candidate(service: string, changeId: string): Promise<Active | null> {
-    return (await this.#files.readJson(this.#at(service, CANDIDATE_PREFIX + changeId))) as Active | null
+    return await this.#note(this.#at(service, CANDIDATE_PREFIX + changeId))
   }
 
   /** @throws STORE_CORRUPT (also another bundle than its place says), BUNDLE_NOT_FOUND, and the errors of verifyBundle */
@@ -117,7 +118,7 @@ export class BundleStore {
     const lastGood = active && (await this.lastGood(service).catch(() => null))
     if (lastGood) needed.add(lastGood.version + BUNDLE_SUFFIX)
     for (const name of names.filter((name) => name.startsWith(CANDIDATE_PREFIX))) {
-      const candidate = (await this.#files.readJson(this.#at(service, name))) as Active | null
+      const candidate = await this.#note(this.#at(service, name))
       if (candidate) needed.add(candidate.version + BUNDLE_SUFFIX)
     }
     for (const name of names) {
@@ -130,6 +131,16 @@ export class BundleStore {
   async forget(service: string): Promise<void> {
     await this.#files.remove(this.#at(service, 'active'))
     await this.#files.removeTree(this.#at(service))
+  }
+
+  /** A checksum says that it is as it was written, not that it was written here: a version becomes part of a path. @throws STORE_CORRUPT */
+  async #note(path: string): Promise<Active | null> {
+    const raw = await this.#files.readJson(path)
+    if (raw === null) return null
+    const { version, changeId } = raw as { version?: unknown; changeId?: unknown }
+    if (typeof version === 'string' && semver.valid(version) === version && typeof changeId === 'string') return raw as Active
+    await this.#files.setAside(path)
+    throw new OffboxError('STORE_CORRUPT', `${path} names no version; it is set aside`)
   }
 
   #at(service: string, ...names: string[]): string {

@@ -59,6 +59,7 @@ t.test('the image holds the agent, Node, BIRD, ip, what confines processes and t
     '/app/main.mjs',
     '/app/worker-host.js',
     '/app/process-host.js',
+    '/app/examiner.js',
     '/etc/offbox/anchors.json',
     '/etc/offbox/image.json',
     '/dev/console',

@@ -15,7 +15,7 @@ export async function standIn(dir: string, main: string): Promise<{ homeDir: str
   const anchors = { fleet: 'lab', caPem: CA_PEM, bundleKeys: ['5a'.repeat(32)], trust: publicTrust() }
   await writeFile(join(homeDir, 'anchors.json'), JSON.stringify(anchors))
   await writeFile(join(agentDir, 'main.mjs'), main)
-  for (const name of ['worker-host.js', 'process-host.js']) await writeFile(join(agentDir, name), '// stand-in\n')
+  for (const name of ['worker-host.js', 'process-host.js', 'examiner.js']) await writeFile(join(agentDir, name), '// stand-in\n')
   await writeFile(join(agentDir, 'node.json'), '{"flags":["--max-semi-space-size=2"],"environment":{"OF_THE":"build"}}')
   return { homeDir, agentDir }
 }
