@@ -4,11 +4,11 @@
  */
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
-import { codeOf, messageOf } from '../../core/errors.ts'
+import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
 import { stepsMax } from '../limits.ts'
 import { type AtomicFiles, CORRUPT_SUFFIX } from '../store/atomic.ts'
 import { CHANGE_STATES } from './change.ts'
-import type { ChangeRecord, StepMark } from './types.ts'
+import type { ChangeRecord, ChangeState, StepMark } from './types.ts'
 
 const FILE = /^(c-(\d{10,}))(\.corrupt|\.steps)?$/
 const STEPS_SUFFIX = '.steps'
@@ -38,8 +38,13 @@ export class Journal {
       if (match[3] === STEPS_SUFFIX) this.#stepped.add(match[1] ?? '')
       if (match[3]) continue
       try {
-        const record = (await this.#files.readJson(join(this.#directory, name))) as ChangeRecord | null
-        if (record?.id === name && CHANGE_STATES.includes(record.state)) records.push(record)
+        const raw = await this.#files.readJson(join(this.#directory, name))
+        if (raw === null) continue
+        if (!isRecord(raw, name)) {
+          await this.#files.setAside(join(this.#directory, name))
+          throw new OffboxError('STORE_CORRUPT', `${name} is not of the shape of a change; it is set aside`)
+        }
+        records.push(raw)
       } catch (error) {
         this.#report({ change: name, code: codeOf(error), error: messageOf(error) }, 'a change in the journal cannot be read')
       }
@@ -94,10 +99,39 @@ export class Journal {
       .split('\n')) {
       const text = line.slice(9)
       if (line.slice(0, 8) !== checkOf(text)) continue
-      const [at, mark] = JSON.parse(text) as [number, StepMark]
-      if (at >= steps.length && steps.length < stepsMax) steps.push(mark)
+      const [at, mark] = readStep(text)
+      if (isStep(mark) && at >= steps.length && steps.length < stepsMax) steps.push(mark)
     }
     return steps
+  }
+}
+
+const TEXTS = ['kind', 'service', 'from', 'to', 'author', 'reason', 'error'] as const
+const NUMBERS = ['proposedAtMs', 'bakeMs', 'confirmTimeoutMs', 'provisionalAtMs', 'confirmDeadlineMs', 'heldMs', 'heldCalls'] as const
+
+/** Everything goes by these fields, at each start: what only looks like a change would keep the agent from starting. */
+function isRecord(raw: unknown, id: string): raw is ChangeRecord {
+  if (typeof raw !== 'object' || raw === null) return false
+  const record = raw as Record<string, unknown>
+  const { state, settled, steps, receipt } = record
+  if (record['id'] !== id || !CHANGE_STATES.includes(state as ChangeState) || typeof settled !== 'boolean') return false
+  if (!TEXTS.every((name) => typeof record[name] === 'string') || !NUMBERS.every((name) => Number.isFinite(record[name]))) return false
+  // An agent of before there were steps and receipts left these out.
+  return (steps === undefined || (Array.isArray(steps) && steps.every(isStep))) && (receipt === undefined || typeof receipt === 'string')
+}
+
+function isStep(raw: unknown): raw is StepMark {
+  const { step, atMs, detail } = (raw ?? {}) as { step?: unknown; atMs?: unknown; detail?: unknown }
+  return typeof step === 'string' && Number.isFinite(atMs) && (detail === undefined || typeof detail === 'string')
+}
+
+/** The checksum of a line is none against intent, only against a cut. */
+function readStep(text: string): [at: number, mark: unknown] {
+  try {
+    const raw: unknown = JSON.parse(text)
+    return Array.isArray(raw) && Number.isSafeInteger(raw[0]) ? [raw[0], raw[1]] : [0, null]
+  } catch {
+    return [0, null]
   }
 }
 

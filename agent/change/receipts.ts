@@ -13,6 +13,8 @@ import type { ChangeRecord } from './types.ts'
 
 const FILE = /^r-(\d{10,})-(c-\d{10,})$/
 
+const SIGNATURE_BYTES = 64
+
 export interface SignedReceipt {
   readonly body: Uint8Array
   /** 64 bytes. */
@@ -125,14 +127,26 @@ export class Receipts {
 
   async #read({ name }: Entry): Promise<SignedReceipt | null> {
     try {
-      const raw = (await this.#options.files.readJson(join(this.#options.directory, name))) as { body: string; signature: string; chainPem: string } | null
-      if (!raw) return null
-      return { body: Buffer.from(raw.body, 'utf8'), signature: Buffer.from(raw.signature, 'base64'), chainPem: raw.chainPem }
+      const raw = await this.#options.files.readJson(join(this.#options.directory, name))
+      return raw === null ? null : signedReceipt(raw)
     } catch (error) {
       this.#options.log.error({ receipt: name, code: codeOf(error), error: messageOf(error) }, 'a receipt cannot be read')
       return null
     }
   }
+}
+
+/** @throws STORE_CORRUPT, ARGUMENT_INVALID not of the shape in which it is stored */
+function signedReceipt(raw: unknown): SignedReceipt {
+  const { body, signature, chainPem } = (raw ?? {}) as { [key: string]: unknown }
+  if (typeof body !== 'string' || typeof signature !== 'string' || typeof chainPem !== 'string') {
+    throw new OffboxError('STORE_CORRUPT', 'a stored receipt is not in the shape it is stored in')
+  }
+  const receipt = { body: Buffer.from(body, 'utf8'), signature: Buffer.from(signature, 'base64'), chainPem }
+  if (receipt.signature.length !== SIGNATURE_BYTES)
+    throw new OffboxError('STORE_CORRUPT', `a stored receipt has a signature of ${receipt.signature.length} bytes`)
+  readReceipt(receipt.body)
+  return receipt
 }
 
 type About = Pick<ReceiptBody, 'deviceId' | 'sequence' | 'previous' | 'bootId' | 'endedAtMs' | 'endedMonotonicMs'>

@@ -1,7 +1,11 @@
 /**
- * `npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--coverage guided|blind|off] [--input BASE64] [--json]`: fuzzes each reader for so
+ * `npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--coverage guided|blind|off] [--input FILE] [--json]`: fuzzes each reader for so
  * many seconds and prints how often it ran, how its runs ended, and every crash with the input that causes it. Ends with 1 if there was one.
  */
+import { createHash } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { runWatched } from './engine/watched.ts'
 import { execute, type Target } from './target.ts'
@@ -19,12 +23,12 @@ const { values, positionals } = parseArgs({
 })
 const chosen = positionals.length === 0 ? TARGETS : TARGETS.filter(({ name }) => positionals.includes(name))
 if (chosen.length < positionals.length || (values.input !== undefined && chosen.length !== 1)) {
-  process.stderr.write(`npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--coverage guided|blind|off] [--input BASE64] [--json]\n\n`)
+  process.stderr.write(`npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--coverage guided|blind|off] [--input FILE] [--json]\n\n`)
   for (const { name, reads } of TARGETS) process.stderr.write(`${name.padEnd(16)} ${reads}\n`)
   process.exit(2)
 }
 const [only] = chosen
-if (values.input !== undefined && only) process.exit(await repeat(only, new Uint8Array(Buffer.from(values.input, 'base64'))))
+if (values.input !== undefined && only) process.exit(await repeat(only, new Uint8Array(readFileSync(values.input))))
 
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32))
 process.stdout.write(`seed ${seed}, ${values.seconds} s each\n`)
@@ -52,13 +56,20 @@ async function fuzz({ name, inputBytesMax, coverage: usual }: Target): Promise<v
   const reach = coverage === 'off' ? 'not measured' : `${blocks.run} of ${blocks.seen}`
   process.stdout.write(`${name.padEnd(16)} ${String(executions).padStart(8)} executions  ${crashes.length} crashes  blocks ${reach}  inputs kept ${corpus}\n`)
   process.stdout.write(`${' '.repeat(17)}${ended.join(', ')}\n`)
-  for (const { text, input } of crashes) {
-    process.stdout.write(`  CRASH ${text}\n  npm run fuzz -- ${name} --input ${Buffer.from(input).toString('base64')}\n`)
-  }
+  for (const { text, input } of crashes) process.stdout.write(`  CRASH ${text.slice(0, 300)}\n    npm run fuzz -- ${name} --input ${kept(name, input)}\n`)
   byTarget[name] = { executions, crashes: crashes.length, outcomes, blocks: blocks.run, blocksSeen: blocks.seen }
   total.targets += 1
   total.executions += executions
   total.crashes += crashes.length
+}
+
+/** Writes an input down. @returns its path */
+function kept(name: string, input: Uint8Array): string {
+  const folder = join(tmpdir(), 'offbox-fuzz')
+  mkdirSync(folder, { recursive: true })
+  const path = join(folder, `${name}-${createHash('sha256').update(input).digest('hex').slice(0, 12)}`)
+  writeFileSync(path, input)
+  return path
 }
 
 /** One input again, with the whole error. */

@@ -20,6 +20,8 @@ export interface Target {
   run(input: Uint8Array): boolean | Promise<boolean>
   /** Largest input, bytes: at least what the reader itself calls its limit, where that is affordable. */
   readonly inputBytesMax: number
+  /** "json": other bytes never come to the reader, so that they are not tried. */
+  readonly form?: 'json'
   /** Left out: guided. "off" where counting blocks would cost more than it finds: tweetnacl is a tenth as fast then. */
   readonly coverage?: 'off'
 }

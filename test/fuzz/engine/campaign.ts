@@ -56,7 +56,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Progress> {
   while (goesOn(campaign.progress) && campaign.progress.crashes.size < CRASHES_MAX) {
     // Most of what is new was refused early: without the seeds little would be accepted.
     const parent = () => random.pick(random.chance(2) ? seeds : corpus)
-    const batch = Array.from({ length: BATCH }, () => mutate(random, parent(), corpus, target.inputBytesMax))
+    const batch = Array.from({ length: BATCH }, () => mutate(random, parent(), { corpus, bytesMax: target.inputBytesMax, json: target.form === 'json' }))
     for (const input of batch) await campaign.once(input)
     const taken = coverage?.take()
     if (!coverage || !taken) continue

@@ -8,16 +8,24 @@ const NUMBERS = [0, 1, -1, -0, 0.5, 7, 8, 16, 64, 127, 128, 255, 256, 65_535, 2 
 const JSON_BYTES_MAX = 64 * 1024
 const NEST_MAX = 40
 
-/** @param corpus inputs to cross with; at least one */
-export function mutate(random: Random, input: Uint8Array, corpus: readonly Uint8Array[], bytesMax: number): Uint8Array {
+export interface MutateOptions {
+  /** Inputs to cross with; at least one. */
+  readonly corpus: readonly Uint8Array[]
+  readonly bytesMax: number
+  /** It stays JSON. */
+  readonly json?: boolean
+}
+
+export function mutate(random: Random, input: Uint8Array, { corpus, bytesMax, json = false }: MutateOptions): Uint8Array {
   let made = input
-  const value = random.chance(4) ? undefined : parse(input)
+  const value = !json && random.chance(4) ? undefined : parse(input)
   if (value !== undefined) {
     const donor = parse(random.pick(corpus))
     const holder = { value }
     for (let times = 1 + random.below(random.chance(3) ? 6 : 2); times > 0; times--) mutateValue(random, holder, donor)
     const text = JSON.stringify(holder.value)
     made = new Uint8Array(Buffer.from(text ?? 'null'))
+    if (json) return made.length <= bytesMax ? made : input
     if (!random.chance(8)) return made.subarray(0, bytesMax)
   }
   for (let times = 1 + random.below(random.chance(3) ? 16 : 3); times > 0; times--) made = mutateBytes(random, made, random.pick(corpus))

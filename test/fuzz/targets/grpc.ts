@@ -71,6 +71,7 @@ export const grpcTargets: readonly Target[] = [
     ],
     codes: [],
     declared: (error) => error instanceof SyntaxError,
+    form: 'json',
     inputBytesMax: 16 * 1024,
     run: (input) => {
       const headers = headersOf(JSON.parse(Buffer.from(input).toString('utf8')))

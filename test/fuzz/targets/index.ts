@@ -2,7 +2,9 @@
 import type { Target } from '../target.ts'
 import { bundleTargets } from './bundle.ts'
 import { grpcTargets } from './grpc.ts'
+import { storeTargets } from './stores.ts'
 import { tufTargets } from './tuf.ts'
+import { updateTargets } from './update.ts'
 import { wireTargets } from './wire.ts'
 
-export const TARGETS: readonly Target[] = [...bundleTargets, ...tufTargets, ...wireTargets, ...grpcTargets]
+export const TARGETS: readonly Target[] = [...bundleTargets, ...tufTargets, ...updateTargets, ...storeTargets, ...wireTargets, ...grpcTargets]

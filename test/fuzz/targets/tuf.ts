@@ -99,6 +99,7 @@ export const tufTargets: readonly Target[] = [
     seeds: () => [repository.file('2.root.json'), jsonBytes({ b: ['é"\\\n', -5, null, true], a: {} })],
     codes: ['TRUST_MALFORMED'],
     declared: (error) => error instanceof SyntaxError,
+    form: 'json',
     inputBytesMax: 64 * 1024,
     run: (input) => {
       const value: unknown = JSON.parse(Buffer.from(input).toString('utf8'))
@@ -116,6 +117,7 @@ export const tufTargets: readonly Target[] = [
     seeds: () => [packPush(push.files)],
     codes: ['TRUST_MALFORMED'],
     declared: (error) => error instanceof SyntaxError,
+    form: 'json',
     inputBytesMax: 16 * 1024,
     run: (input) => {
       const raw: unknown = JSON.parse(Buffer.from(input).toString('utf8'))

@@ -158,6 +158,7 @@ export const wireTargets: readonly Target[] = [
     seeds: () => messages.map((message) => jsonBytes(specials(pack([message], [])))).concat(jsonBytes(specials(pack(messages, [])))),
     codes: [],
     declared: (error) => plainError(error) || error instanceof SyntaxError,
+    form: 'json',
     inputBytesMax: 128 * 1024,
     run: (input) => {
       takeBatch(revived(JSON.parse(Buffer.from(input).toString('utf8'))))
@@ -175,6 +176,7 @@ export const wireTargets: readonly Target[] = [
     ],
     codes: [],
     declared: (error) => plainError(error) || error instanceof SyntaxError,
+    form: 'json',
     inputBytesMax: 128 * 1024,
     run: (input) => {
       const raw = revived(JSON.parse(Buffer.from(input).toString('utf8')))
