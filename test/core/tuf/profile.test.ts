@@ -87,6 +87,7 @@ const BROKEN: readonly [Role, string, unknown][] = [
   ['targets', 'signed/delegations/roles/0/name', 'root'], ['targets', 'signed/delegations/roles/0/name', '../x'],
   ['targets', 'signed/delegations/roles/0/path_hash_prefixes', ['00']], ['targets', 'signed/delegations/roles/0/paths', ['{a,b}']],
   ['targets', 'signed/delegations/roles/0/paths', ['+(a|b)']], ['targets', 'signed/delegations/roles/0/paths', undefined], ['targets', 'signed/delegations/roles/0/terminating', 1],
+  ['targets', 'signed/delegations/roles/0/paths', ['services/*a*a*a*a*a*a*a*a*b']], ['targets', 'signed/delegations/roles/0/paths', ['services/**']],
   ['targets', 'signed/delegations/roles/0/threshold', 9], ['targets', 'signed/delegations/keys', []],
 ]
 
