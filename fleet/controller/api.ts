@@ -5,6 +5,8 @@ import type { CertificateAuthority } from '../../core/x509.ts'
 import { DeviceMethods } from '../../proto/gen/device.ts'
 import { type FleetDeviceInit, FleetMethods, type StartRolloutRequest } from '../../proto/gen/fleet.ts'
 import { LifecycleMethods } from '../../proto/gen/lifecycle.ts'
+import type { Collector } from '../audit/collector.ts'
+import { auditRoutes } from '../audit/routes.ts'
 import type { Inventory } from '../device/inventory.ts'
 import { rotateIdentity } from '../device/rotate.ts'
 import { type Dialer, type DeviceSession, openSession, withSession } from '../device/session.ts'
@@ -24,6 +26,7 @@ export interface ApiParts {
   readonly reconciler: Reconciler
   readonly rollouts: Rollouts
   readonly store: RolloutStore
+  readonly collector: Collector
   readonly log: Log
   /** For a rollout that names none. */
   readonly defaults: { readonly bakeMs: number; readonly confirmTimeoutMs: number }
@@ -50,6 +53,7 @@ export function fleetRoutes(parts: ApiParts): Route[] {
     unary(FleetMethods.ListDeviceServices, async ({ deviceId }) => ({
       services: await withSession(dialer, inventory.get(deviceId), async (session) => await session.services()),
     })),
+    ...auditRoutes(parts),
     unary(FleetMethods.ListDeviceReceipts, async ({ deviceId, receipts }) =>
       withSession(dialer, inventory.get(deviceId), async (session) => await session.client.unary(LifecycleMethods.Receipts, receipts ?? {})),
     ),

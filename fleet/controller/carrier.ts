@@ -2,6 +2,7 @@
  * Carries to devices what they verify by themselves: the repository's metadata, the policy, the witness's answers. Nothing here is signed or
  * judged: a controller that lies is refused by the device, one that withholds keeps it on what it runs.
  */
+import { randomBytes } from 'node:crypto'
 import { readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as grpc from '@grpc/grpc-js'
@@ -25,6 +26,8 @@ export const CARRIER_LIMITS = {
   witnessTimeoutMs: 8_000,
   /** Verifying a chain of roots takes a device seconds, under emulation many. */
   deviceTimeoutMs: 60_000,
+  /** Between two tries to show the witness what is published. */
+  showAgainMs: 10_000,
   /** Pushes of roots alone to one device: 1,000 roots. */
   rootPushesMax: 64,
 } as const
@@ -51,9 +54,20 @@ export class Carrier {
   readonly #options: CarrierOptions
   #content: (Content & { readonly generation: string }) | null = null
   #saidMissing = false
+  /** Generation that the witness has seen. */
+  #shown = ''
+  #showing: Promise<void> | null = null
+  #showAgainMs = 0
+  readonly #stop = new AbortController()
 
   constructor(options: CarrierOptions) {
     this.#options = options
+  }
+
+  /** Lets go of the witness. */
+  async close(): Promise<void> {
+    this.#stop.abort()
+    await this.#showing
   }
 
   /**
@@ -128,7 +142,7 @@ export class Carrier {
     try {
       // What the device is about to be shown the witness sees first: so it remembers it for all who come later.
       const pushes = content ? everything(content.repository) : []
-      const options = { deadlineMs: CARRIER_LIMITS.witnessTimeoutMs }
+      const options = { deadlineMs: CARRIER_LIMITS.witnessTimeoutMs, signal: this.#stop.signal }
       for (const push of pushes.slice(0, -1)) await client.unary(WitnessMethods.Attest, { nonce, files: messagesOf(push) }, options)
       return await client.unary(WitnessMethods.Attest, { nonce, files: messagesOf(pushes.at(-1) ?? { files: [] }) }, options)
     } catch (error) {
@@ -158,13 +172,36 @@ export class Carrier {
       this.#saidMissing = true
       return null
     }
-    if (this.#content?.generation === generation) return this.#content
+    if (this.#content?.generation === generation) {
+      this.#show(generation, this.#content)
+      return this.#content
+    }
     const repository = await readTrust(trust)
     const policy = await readPolicyOf(trust, repository)
     log.info({ generation, timestamp: repository.timestamp.signed.version, policy: policy?.policy.version ?? 0 }, 'trust repository read')
     // Should it have been replaced meanwhile, the next one who asks reads it again.
     this.#content = { generation, repository, policy }
+    this.#show(generation, this.#content)
     return this.#content
+  }
+
+  /** What is published the witness sees at once, and not only when a device asks: till then a backup of the day before would pass. Waits for nothing. */
+  #show(generation: string, content: Content): void {
+    const { witness, log } = this.#options
+    if (!witness || this.#shown === generation || this.#showing || performance.now() < this.#showAgainMs || this.#stop.signal.aborted) return
+    const show = async () => {
+      try {
+        await this.#ask(new Uint8Array(randomBytes(NONCE_BYTES)), content)
+        this.#shown = generation
+      } catch (error) {
+        if (this.#stop.signal.aborted) return
+        this.#showAgainMs = performance.now() + CARRIER_LIMITS.showAgainMs
+        log.warn({ generation, code: codeOf(error), error: messageOf(error) }, 'the witness has not seen what is published')
+      }
+    }
+    this.#showing = show().finally(() => {
+      this.#showing = null
+    })
   }
 }
 

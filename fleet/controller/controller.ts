@@ -1,8 +1,11 @@
 /** The controller: puts its parts together on one home directory and serves until it is closed. */
+import { join } from 'node:path'
 import type { Anchors } from '../../core/anchors.ts'
 import type { Clock } from '../../core/clock.ts'
 import { OffboxError } from '../../core/errors.ts'
 import { serviceDnsName } from '../../core/x509.ts'
+import { Collector } from '../audit/collector.ts'
+import { collectorIdentity, headSigner } from '../audit/identity.ts'
 import type { Config } from '../config/schema.ts'
 import { readConfig } from '../config/config.ts'
 import { Inventory } from '../device/inventory.ts'
@@ -104,14 +107,19 @@ async function assemble(input: Assembly): Promise<Pick<Controller, 'address' | '
   const shared = { dialer, inventory, registry, clock, log, floors, carrier }
   const rollouts: Rollouts = new Rollouts({ ...shared, store, desiredChanged: (deviceId) => reconciler.poke(deviceId) })
   const reconciler: Reconciler = new Reconciler({ ...shared, bakeMs: defaults.bakeMs, inRollout: (deviceId) => rollouts.inRollout(deviceId) })
+  const sign = headSigner(await collectorIdentity(home, ca, anchors.fleet, clock.nowMs()))
+  const collector = new Collector({ ...shared, sign, directoryOf: (deviceId) => join(home.audit, deviceId) })
   const enrolment = new Enrolment({
     ...shared,
     anchors,
     ca,
     log: (level, message, fields) => log[level](fields, message),
-    enrolled: ({ deviceId }) => reconciler.poke(deviceId),
+    enrolled: ({ deviceId }) => {
+      reconciler.poke(deviceId)
+      collector.poke(deviceId)
+    },
   })
-  const api = fleetRoutes({ ...shared, ca, reconciler, rollouts, store, defaults })
+  const api = fleetRoutes({ ...shared, ca, reconciler, rollouts, store, collector, defaults })
 
   const address = input.address ?? config.controller.address
   const apiServer = server({ ...identity, clientCaPem: anchors.caPem }, api, log, (caller) => admitOperator(anchors.fleet, caller))
@@ -122,11 +130,14 @@ async function assemble(input: Assembly): Promise<Pick<Controller, 'address' | '
   const enrolPort = await enrolServer.listen(address, input.enrolPort ?? config.controller.enrolPort)
   const socket = Buffer.byteLength(home.socket) < socketPathBytesMax ? home.socket : ''
   if (socket) await apiServer.listenUnix(socket)
+  undo.push(async () => await carrier.close())
+  undo.push(async () => await collector.close())
   undo.push(async () => await reconciler.close())
   undo.push(async () => await rollouts.close())
   // Rollouts first: the reconciler leaves alone what they hold.
   rollouts.resume()
   reconciler.start()
+  collector.start()
   log.info({ fleet: anchors.fleet, address, apiPort, enrolPort, socket, devices: inventory.list().length }, 'controller serving')
   return { address, apiPort, enrolPort, socket }
 }

@@ -9,7 +9,7 @@ import { bringUp, type Lab, type LabWish } from '../../fleet/lab/bring-up.ts'
 import { missingPackages } from '../../fleet/lab/needs.mjs'
 import { command } from '../../fleet/lab/process.ts'
 import { Undo } from '../../fleet/lab/undo.ts'
-import { readIdentity } from '../../fleet/home/home.ts'
+import { type IdentityName, readIdentity } from '../../fleet/home/home.ts'
 import { readSigningKey } from '../../fleet/home/keys.ts'
 import { buildBundle, signBundle } from '../../fleet/registry/make.ts'
 
@@ -54,13 +54,14 @@ export async function signedBundle(lab: Lab, folder: string, version: string): P
 
 /**
  * Runs a snippet of ours inside a namespace of the lab, with a client for one device: a test's process stays outside.
+ * @param as whose certificate the client shows
  * @param body statements of an async function with `rpc` (RpcClient) and the method tables of proto/gen in scope; returns JSON
  */
-export async function insideLab<T>(lab: Lab, deviceId: string, body: string): Promise<T> {
+export async function insideLab<T>(lab: Lab, deviceId: string, body: string, as: IdentityName = 'operator'): Promise<T> {
   const device = lab.devices.find((one) => one.id === deviceId)
   if (!device) throw new Error(`no device ${deviceId} in this lab`)
   const here = import.meta.dirname
-  const identity = await readIdentity(lab.home, 'operator')
+  const identity = await readIdentity(lab.home, as)
   const to = {
     target: `${device.port.address}:9339`,
     serverName: deviceDnsName(lab.fleet, deviceId),
@@ -72,6 +73,7 @@ import { RpcClient } from '${join(here, '../../fleet/rpc/client.ts')}'
 import * as device from '${join(here, '../../proto/gen/device.ts')}'
 import * as lifecycle from '${join(here, '../../proto/gen/lifecycle.ts')}'
 import * as routing from '${join(here, '../../proto/gen/routing.ts')}'
+import * as trust from '${join(here, '../../proto/gen/trust.ts')}'
 import * as telemetry from '${join(here, '../../proto/gen/telemetry.ts')}'
 import { readFileSync } from 'node:fs'
 const rpc = new RpcClient(JSON.parse(readFileSync(0, 'utf8')))
