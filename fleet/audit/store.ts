@@ -8,7 +8,7 @@ import { Chain, type Head } from '../../core/audit/chain.ts'
 import { chapterLine, exportLine, readEntry, signedLine } from '../../core/audit/entries.ts'
 import { type Chapter, type ChapterReason, chaptersDigest, readChapter, readCheckpoint, readHead, type Signed } from '../../core/audit/statements.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
-import { makeDirectory, readIfThere, writeAtomic } from '../home/atomic.ts'
+import { cleanTemporaries, makeDirectory, readIfThere, writeAtomic } from '../home/atomic.ts'
 import type { HeadSigner } from './identity.ts'
 
 /** A file of a chapter is followed by another one behind this. */
@@ -51,6 +51,7 @@ export class AuditStore {
   static async open(options: StoreOptions): Promise<AuditStore> {
     const store = new AuditStore(options)
     await makeDirectory(options.directory)
+    await cleanTemporaries(options.directory)
     await store.#load()
     return store
   }

@@ -1,6 +1,7 @@
 /** The command line: builds the tree of commands, runs one, turns what it throws into words and an exit code. */
 import { Command, CommanderError } from 'commander'
 import { OffboxError } from '../../core/errors.ts'
+import { auditCommands } from './commands/audit.ts'
 import { bundleCommands } from './commands/bundle.ts'
 import { deviceCommands } from './commands/device.ts'
 import { homeCommands } from './commands/home.ts'
@@ -30,6 +31,7 @@ export function program(): Command {
     deviceCommands,
     serviceCommands,
     rolloutCommands,
+    auditCommands,
     trustCommands,
     witnessCommands,
   ])

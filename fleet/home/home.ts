@@ -51,6 +51,10 @@ export class Home {
   get trust(): string {
     return join(this.path, 'trust')
   }
+  /** One directory a device: what the collector holds of its audit log. */
+  get audit(): string {
+    return join(this.path, 'audit')
+  }
   get image(): string {
     return join(this.path, 'image')
   }

@@ -78,10 +78,12 @@ async function live(audit: AuditLog, records: number): Promise<void> {
     const [, , , role = '', id = ''] = spiffeId.split('/')
     return { principal: { spiffeId, role, id }, serial: '01', openedAtMonotonicMs: 0 }
   })
-  const gate = new Gate({ connection: (peer) => connections[Number(peer.split(':')[1]) % connections.length] }, audit, clock)
+  // Every seventh is the device; under 256 denials, each from an address of its own, are recorded one by one.
+  const caller = (port: number) => connections[port % 7 === 3 ? 2 : port % 2]
+  const gate = new Gate({ connection: (peer) => caller(Number(peer.split(':')[1])) }, audit, clock)
   const stop = 1
   for (let call = 0; audit.written + stop < records; call++) {
-    const peer = { getPeer: () => `10.77.0.${call % 250}:${40_000 + call}` }
+    const peer = { getPeer: () => `10.77.${Math.floor(call / 250)}.${call % 250}:${10_000 + call}` }
     try {
       const change = call % 5 === 0 && audit.written + stop + 2 <= records
       const admitted = gate.admit(peer, change ? '/offbox.v1.Lifecycle/Upgrade' : `/offbox.v1.Telemetry/Get${call % 7}`)

@@ -2,7 +2,7 @@
 import type { Random } from './random.ts'
 
 /** Lengths, counts and text that readers trip over. */
-const WORDS = ['__proto__', 'constructor', 'toString', 'length', 'null', '-1', '1e999', '\\ud800', '\u0000', '..', '{}', '[]', '""', 'é', '\u2028']
+const WORDS = ['__proto__', 'constructor', 'toString', 'length', 'null', '-1', '1e999', '\\ud800', '\u0000', '..', '{}', '[]', '""', 'é', '\u2028', '*', '*a*a*a*a*a*a*a*a']
 const NUMBERS = [0, 1, -1, -0, 0.5, 7, 8, 16, 64, 127, 128, 255, 256, 65_535, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 53 - 1, 2 ** 53, 1e21, -(2 ** 53)]
 /** The parser takes long for large values, which bytes reach as well. */
 const JSON_BYTES_MAX = 64 * 1024
