@@ -130,6 +130,7 @@ async function assemble(input: Assembly): Promise<Pick<Controller, 'address' | '
   const enrolPort = await enrolServer.listen(address, input.enrolPort ?? config.controller.enrolPort)
   const socket = Buffer.byteLength(home.socket) < socketPathBytesMax ? home.socket : ''
   if (socket) await apiServer.listenUnix(socket)
+  undo.push(async () => await carrier.close())
   undo.push(async () => await collector.close())
   undo.push(async () => await reconciler.close())
   undo.push(async () => await rollouts.close())
