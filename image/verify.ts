@@ -43,7 +43,7 @@ const EXPECTED = [
   /^\/sbin\/ip$/,
   /^\/bin\/(prlimit|setpriv|unshare)$/,
   /^\/usr\/sbin\/bird$/,
-  /^\/app\/(main\.mjs|(worker|process)-host\.js)$/,
+  /^\/app\/(main\.mjs|examiner\.js|(worker|process)-host\.js)$/,
   /^\/etc\/offbox\/(agent|anchors\.json|image\.json|modules)$/,
   /^\/lib64\/ld-linux-x86-64\.so\.2$/,
   /^\/lib\/x86_64-linux-gnu\/lib[\w.+-]+\.so(\.\d+)*$/,
