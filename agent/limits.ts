@@ -29,6 +29,8 @@ export const chunkBytesMax = 256 * 1024
 export const configBytesMax = 256 * 1024
 /** Each upload may hold bundleBytesMax (16 MiB) in memory. */
 export const uploadsMax = 4
+/** Trust.Update at once: each holds up to 1 MiB, and they are verified one after the other. */
+export const updatesMax = 4
 /** An upload of 16 MiB takes 15 s at 10 Mbit/s. */
 export const uploadTimeoutMs = 120_000
 

@@ -1,6 +1,8 @@
 /** offbox.v1.Trust: what this device believes of its fleet's repository, and how it learns more. */
+import { OffboxError } from '../../core/errors.ts'
 import { timeAt } from '../../core/trust/time.ts'
 import { TrustMethods, type TrustStatusInit } from '../../proto/gen/trust.ts'
+import { updatesMax } from '../limits.ts'
 import type { DeviceTrust } from '../trust/device-trust.ts'
 import { evidenceOf } from '../trust/evidence.ts'
 import type { Serve } from './serve.ts'
@@ -12,10 +14,18 @@ export function serveTrust(serve: Serve, trust: DeviceTrust): void {
     await trust.require().acceptStatement({ statement: new Uint8Array(statement), keyId, signature: new Uint8Array(signature) })
     return statusOf(trust)
   })
+  let updates = 0
   serve.unary(TrustMethods.Update, async (update) => {
-    const { metadata, policy } = evidenceOf(update)
-    await trust.require().update(metadata, [], policy)
-    return statusOf(trust)
+    const tuf = trust.require()
+    if (updates >= updatesMax) throw new OffboxError('LIMIT_REACHED', `${updatesMax} updates are under way`)
+    updates += 1
+    try {
+      const { metadata, policy } = evidenceOf(update)
+      await tuf.update(metadata, [], policy)
+      return statusOf(trust)
+    } finally {
+      updates -= 1
+    }
   })
 }
 

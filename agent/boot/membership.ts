@@ -81,10 +81,14 @@ export class Membership {
         if (this.#ended.signal.aborted) return
         log.error({ err: error }, 'the device could not announce itself')
       }
+      arm()
+    }
+    const arm = () => {
       const pauseMs = trust.needsWitness ? witnessRetryMs : renewalCheckMs
       if (!this.#ended.signal.aborted) this.#cancelCheck = clock.after(pauseMs, () => void check(false))
     }
-    void check(!enrolled)
+    if (enrolled) arm()
+    else void check(true)
   }
 
   close(): void {

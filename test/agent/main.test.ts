@@ -1,6 +1,7 @@
 import t from 'tap'
 import { DeviceMethods } from '../../proto/gen/device.ts'
 import { ChangeState, LifecycleMethods } from '../../proto/gen/lifecycle.ts'
+import { TrustMethods } from '../../proto/gen/trust.ts'
 import { flipBit, makeBundle, makeFloors, makeKey, type ManifestParts, type SigningKey } from '../fixtures/bundles.ts'
 import { COUNTER_METHODS, payloadOf } from '../fixtures/services/counter/bundle.ts'
 import { type AgentProcess, ask, connect, freePort, isServing, type Lab, makeLab, send, startAgent } from './agent-process.ts'
@@ -44,6 +45,10 @@ t.test('a device enrols, runs a service, upgrades it, and keeps only what a fres
 
   const old = await connect(lab, port)
   t.teardown(() => old.close())
+  await agent.line(({ level, msg }) => level === 'warn' && /no trust anchors/.test(String(msg)))
+  t.match(await old.unary(TrustMethods.Status, {}), { enforced: false, policyVersion: 0 })
+  await t.rejects(old.unary(TrustMethods.Update, {}), { code: 'STATE_REFUSED' }, 'nothing from the network switches trust on or off')
+  await t.rejects(old.unary(TrustMethods.Challenge, {}), { code: 'STATE_REFUSED' })
   const info = await old.unary(DeviceMethods.Info, {})
   t.match(info, { deviceId: 'sw1', fleet: 'lab', boot: 'local', agentStarts: 1, floors: { counter: '1.0.0' }, attestation: 'none', imageSha256: '' })
   t.match(
