@@ -34,6 +34,8 @@ export interface ApiParts {
 
 /** GetDevice asks the device as well, but does not let a dead one delay the answer for long. */
 const infoTimeoutMs = 3_000
+/** Of a bundle that is sent. */
+const chunkBytes = 128 * 1024
 /** Steps kept for a slow watcher of a rollout; beyond it the oldest are dropped, never the last. */
 const watchQueueMax = 256
 
@@ -58,6 +60,7 @@ export function fleetRoutes(parts: ApiParts): Route[] {
       withSession(dialer, inventory.get(deviceId), async (session) => await session.client.unary(LifecycleMethods.Receipts, receipts ?? {})),
     ),
     unary(FleetMethods.DeviceTrust, async ({ deviceId }) => withSession(dialer, inventory.get(deviceId), async (session) => await session.trustStatus())),
+    unary(FleetMethods.GetDeviceRouting, async ({ deviceId }) => withSession(dialer, inventory.get(deviceId), async (session) => await session.routing())),
     serverStream(FleetMethods.WatchDeviceServices, ({ deviceId, service }, { signal }) =>
       relay(parts, deviceId, (session) => session.client.serverStream(LifecycleMethods.Watch, { service }, { signal })),
     ),
@@ -68,6 +71,10 @@ export function fleetRoutes(parts: ApiParts): Route[] {
     }),
     clientStream(FleetMethods.PutBundle, async (chunks) => bundleMessage(await registry.put(await gather(chunks)))),
     unary(FleetMethods.ListBundles, async () => ({ bundles: (await registry.list()).map(bundleMessage) })),
+    serverStream(FleetMethods.GetBundle, async function* ({ service, version }) {
+      const file = await registry.read(service, version)
+      for (let at = 0; at < file.length; at += chunkBytes) yield { chunk: file.subarray(at, at + chunkBytes) }
+    }),
     unary(FleetMethods.StartRollout, async (request, caller) => rolloutMessage(await startRollout(parts, request, caller))),
     unary(FleetMethods.ListRollouts, async () => ({ rollouts: store.list().map(rolloutMessage) })),
     unary(FleetMethods.GetRollout, async ({ rolloutId }) => rolloutMessage(store.get(rolloutId))),

@@ -28,7 +28,7 @@ export function brokenMessage(deviceId: string, why: string): FleetDeviceInit {
 
 export function rolloutMessage(rollout: Rollout): RolloutInit {
   const { schema: _, devices, ...facts } = rollout
-  return { ...facts, devices: devices.map(({ healthBefore: _before, liveAtMs: _live, ...device }) => device) }
+  return { ...facts, devices: devices.map(({ healthBefore: _before, liveAtMs: _live, evidence, ...device }) => ({ ...device, evidence: evidence ?? null })) }
 }
 
 export function bundleMessage(facts: BundleFacts): BundleInfoInit {

@@ -9,8 +9,20 @@ export interface Seen {
   readonly version: string
   readonly health: HealthName
   readonly healthReason: string
+  /** What the service rests its health on. */
+  readonly numbers?: Readonly<Record<string, number>>
   /** The change in progress or the newest one, if it is the one we ask about. */
   readonly change: { readonly state: 'pending' | 'provisional' | 'confirmed' | 'reverted'; readonly reason: string; readonly error: string } | null
+}
+
+/** What was seen when it was decided last whether a version may stay: kept with the decision, for whoever asks for its grounds. */
+export interface GateEvidence {
+  readonly atMs: number
+  /** Since the version went live. */
+  readonly liveMs: number
+  readonly healthBefore: HealthName
+  readonly health: HealthName
+  readonly numbers: Readonly<Record<string, number>>
 }
 
 export interface GateInput {
@@ -76,6 +88,7 @@ export function seenOf(status: ServiceStatus | null, changeId: string): Seen | '
     version: status.version,
     health: healthOf(status),
     healthReason: status.health?.reason ?? '',
+    numbers: { ...status.health?.evidence },
     change: ours
       ? { state: changeStateOf(change.state), reason: change.reason, error: change.error }
       : hidden

@@ -2,7 +2,7 @@
 import type { Clock } from '../../core/clock.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
 import type { Change } from '../../proto/gen/lifecycle.ts'
-import { changeStateOf, type HealthName, judge, type Seen, seenOf } from './gate.ts'
+import { changeStateOf, type GateEvidence, type HealthName, judge, type Seen, seenOf } from './gate.ts'
 import type { DeviceRecord } from './record.ts'
 import { type Dialer, type DeviceSession, openSession, withSession } from './session.ts'
 
@@ -20,6 +20,8 @@ export interface SettleParts {
   readonly signal: AbortSignal
   /** Told of what the wait is for, whenever that changes. */
   progress(step: 'baking' | 'confirming', reason: string): Promise<void>
+  /** Told of what each decision rests on. */
+  judged?(evidence: GateEvidence): void
 }
 
 export interface SettleOrder {
@@ -49,7 +51,9 @@ export async function settle(parts: SettleParts, order: SettleOrder): Promise<Ou
     for (;;) {
       signal.throwIfAborted()
       const seen = await watch.look(order)
-      const verdict = judge({ ...order, seen, elapsedMs: clock.monotonicMs() - startedMs })
+      const elapsedMs = clock.monotonicMs() - startedMs
+      if (seen && seen !== 'absent' && seen.version === order.version) parts.judged?.(evidenceOf(seen, order, { atMs: clock.nowMs(), liveMs: elapsedMs }))
+      const verdict = judge({ ...order, seen, elapsedMs })
       if (verdict.do === 'done') return { kind: 'confirmed' }
       if (verdict.do === 'lost') return { kind: 'lost', reason: verdict.reason }
       if (verdict.do === 'reverted') return await explain(parts, order, verdict, life)
@@ -90,6 +94,10 @@ export async function pause(clock: Clock, delayMs: number, signal: AbortSignal):
     })
     signal.addEventListener('abort', stop, { once: true })
   })
+}
+
+function evidenceOf({ health, numbers = {} }: Seen, { healthBefore }: SettleOrder, times: { atMs: number; liveMs: number }): GateEvidence {
+  return { atMs: times.atMs, liveMs: Math.round(times.liveMs), healthBefore, health, numbers }
 }
 
 /** One connection for all looks of a bake, opened anew after a failure. */

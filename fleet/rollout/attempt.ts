@@ -3,7 +3,7 @@ import type { Clock } from '../../core/clock.ts'
 import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
 import type { Carrier } from '../controller/carrier.ts'
 import type { Log } from '../controller/log.ts'
-import { changeStateOf, type HealthName, healthOf } from '../device/gate.ts'
+import { changeStateOf, type GateEvidence, type HealthName, healthOf } from '../device/gate.ts'
 import type { Inventory } from '../device/inventory.ts'
 import type { DeviceRecord } from '../device/record.ts'
 import { type Dialer, withSession } from '../device/session.ts'
@@ -48,6 +48,8 @@ export class Attempt {
   readonly #parts: DeviceParts
   readonly #rollout: Rollout
   #device: RolloutDevice
+  /** Saved with the decision, and not at every look. */
+  #evidence: GateEvidence | undefined
 
   constructor(parts: DeviceParts, rollout: Rollout, deviceId: string) {
     const device = rollout.devices.find((one) => one.deviceId === deviceId)
@@ -191,8 +193,11 @@ export class Attempt {
     const { changeId, healthBefore, liveAtMs } = this.#device
     const liveForMs = Math.max(0, clock.nowMs() - liveAtMs)
     const progress = async (state: 'baking' | 'confirming', reason: string) => await this.#progress(state, reason)
+    const judged = (evidence: GateEvidence) => {
+      this.#evidence = evidence
+    }
     const outcome: Outcome = await settle(
-      { dialer, clock, record: () => this.#record(), signal, progress },
+      { dialer, clock, record: () => this.#record(), signal, progress, judged },
       { service, version, changeId, healthBefore, bakeMs, confirmTimeoutMs, liveForMs },
     )
     if (outcome.kind === 'confirmed') return await this.#done()
@@ -259,6 +264,6 @@ export class Attempt {
   }
 
   async #save(change: Partial<RolloutDevice>): Promise<void> {
-    this.#device = await this.#parts.save(change)
+    this.#device = await this.#parts.save(this.#evidence ? { ...change, evidence: this.#evidence } : change)
   }
 }

@@ -2,7 +2,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { messageOf, OffboxError } from '../../core/errors.ts'
-import type { HealthName } from '../device/gate.ts'
+import type { GateEvidence, HealthName } from '../device/gate.ts'
 import { readIfThere, writeAtomic } from '../home/atomic.ts'
 
 export const DEVICE_STATES = ['pending', 'upgrading', 'baking', 'confirming', 'done', 'reverted', 'failed', 'skipped'] as const
@@ -26,6 +26,8 @@ export interface RolloutDevice {
   readonly healthBefore: HealthName
   /** Wall time at which the new version went live, Unix milliseconds; 0: not yet. */
   readonly liveAtMs: number
+  /** What the gate judged last; none before it did, and in records of controllers that did not keep it. */
+  readonly evidence?: GateEvidence
 }
 
 export interface Rollout {

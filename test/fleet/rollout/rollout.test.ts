@@ -51,6 +51,10 @@ t.test('a rollout upgrades the canary, then the rest one by one, and makes the v
     t.same(seen, ['sw2', 'sw1', 'sw3'])
     t.equal(last?.state, 'succeeded')
     t.ok(last?.devices.every((one) => one.fromVersion === '1.0.0' && one.attempt === 1 && one.heldMs > 0 && one.changeId !== ''))
+    for (const { evidence } of last?.devices ?? []) {
+      t.match(evidence, { healthBefore: 'healthy', health: 'healthy' }, 'what the gate saw stays with its decision')
+      t.ok((evidence?.liveMs ?? 0) >= 200 && (evidence?.atMs ?? 0) > 0, JSON.stringify(evidence))
+    }
     for (const device of devices) t.same(device.orders, ['Upgrade telemetry 1.1.0 (rollout r-0001 attempt 1)', 'Confirm telemetry 1.1.0'])
     t.same(await desired(fleet, 'sw3'), ['1.1.0'])
   })
