@@ -12,8 +12,11 @@ import type { VerifiedBundle } from '../supervisor/types.ts'
 import type { Answer, Examiner, Question } from './examiner.ts'
 import type { MetadataFindings, MetadataRequest } from './tuf/examine.ts'
 
-/** An order sends its metadata, then its bundle; a rollout's next order may be close behind. */
-export const examinerIdleMs = 5_000
+/**
+ * The orders of one boot follow one another, on a slow machine tens of seconds apart. A thread that has ended has
+ * forgotten which signatures it found good, and every one of them is slow at first, until its code is compiled.
+ */
+export const examinerIdleMs = 60_000
 /** A chain of 1,000 stored roots takes a minute on the slowest device. Beyond it something is wrong with the thread. */
 export const examinerTimeoutMs = 180_000
 /** JavaScript heap, MiB: metadata of 1 MiB, parsed. Files lie outside it. */
