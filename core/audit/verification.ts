@@ -61,6 +61,11 @@ export class ExportVerifier {
     this.#kept = kept && readHead(kept, trust)
   }
 
+  /** Findings so far: a log with one is refused, whatever follows. */
+  get found(): number {
+    return this.#findings.length
+  }
+
   /** @param line without its line feed */
   take(line: Uint8Array): void {
     this.#lines += 1

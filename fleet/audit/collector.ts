@@ -213,7 +213,8 @@ class Collecting {
     const { chapter } = this.#store
     const from = Math.max(1, oldest)
     if (!chapter) return await this.#begin('first', chain, from)
-    if (chapter.chain !== chain) return await this.#begin('new log', chain, from)
+    // A log that was left behind does not come back of itself.
+    if (chapter.chain !== chain) return await this.#begin(this.#store.chapters.some((one) => one.chain === chain) ? 'forked' : 'new log', chain, from)
     if (sequence < chapter.sequence) return await this.#begin('forked', chain, from)
     if (sequence === chapter.sequence) {
       if (hash !== chapter.hash) await this.#begin('forked', chain, from)

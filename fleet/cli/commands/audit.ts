@@ -146,16 +146,13 @@ function verifyCommand(group: Command): void {
       action<VerifyOptions, [string]>(async (context, options, path) => {
         const { fleet, caPem } = options.anchors === undefined ? await readAnchors(context.home) : await readPublic(options.anchors)
         const kept = options.head === undefined ? null : await readHeadFile(options.head)
-        let verifier: ExportVerifier | null = null
-        let deviceId = options.device ?? ''
-        for await (const line of linesOf(path)) {
-          if (!verifier) {
-            deviceId ||= deviceOf(line, path)
-            verifier = new ExportVerifier({ fleet, caPem, deviceId }, kept)
-          }
-          verifier.take(line)
-        }
-        const verdict = (verifier ?? new ExportVerifier({ fleet, caPem, deviceId }, kept)).end()
+        const lines = linesOf(path)
+        const first = (await lines.next()).value
+        const deviceId = options.device ?? deviceOf(first, kept, path)
+        const verifier = new ExportVerifier({ fleet, caPem, deviceId }, kept)
+        if (first) verifier.take(first)
+        for await (const line of lines) verifier.take(line)
+        const verdict = verifier.end()
         const whole = verdict.findings.length === 0
         const { head, ...facts } = verdict
         const signed = head && { sequence: head.chapter.sequence, atMs: head.atMs }
@@ -194,14 +191,20 @@ function count(option: string, text: string): number {
   return value
 }
 
-function deviceOf(line: Uint8Array, path: string): string {
+/** Of which device it has to be, by the head that was kept, else by its first line: whether it is shows when they are verified. */
+function deviceOf(line: Uint8Array | undefined, kept: Signed | null, path: string): string {
+  const { deviceId } = kept ? (JSON.parse(Buffer.from(kept.body).toString('utf8')) as { deviceId?: unknown }) : {}
+  if (typeof deviceId === 'string') return deviceId
   try {
-    const entry = readEntry(line)
-    if (entry.kind === 'export') return entry.deviceId
-  } catch (error) {
-    throw new OffboxError('ARGUMENT_INVALID', `${path} is no exported audit log: ${messageOf(error)}`)
+    const entry = line && readEntry(line)
+    if (entry?.kind === 'export') return entry.deviceId
+  } catch {
+    // Tampered with: the verifier says so, once it is known of whom it should be.
   }
-  throw new OffboxError('ARGUMENT_INVALID', `${path} is no exported audit log; name the device with --device to have it looked into all the same`)
+  throw new OffboxError(
+    'ARGUMENT_INVALID',
+    `${path} does not begin as an exported audit log; name the device with --device to have it looked into all the same`,
+  )
 }
 
 async function readPublic(path: string): Promise<{ fleet: string; caPem: string }> {
