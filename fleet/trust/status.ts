@@ -36,7 +36,7 @@ const SIGNS: Readonly<Record<(typeof TOP_ROLES)[number], readonly string[]>> = {
   root: ['the keys and thresholds of root, timestamp, snapshot and targets'],
   timestamp: ['which snapshot is the newest'],
   snapshot: ['which versions of targets and of the services belong together'],
-  targets: ['which keys sign for which service'],
+  targets: ['which keys sign for which service', 'the policy'],
 }
 
 export function statusOf(repository: Repository, files: readonly KeyFile[], nowMs: number): TrustStatus {
@@ -72,9 +72,7 @@ function warningsOf(status: RoleStatus): string[] {
   const renew = role === 'timestamp' || role === 'snapshot' ? 'offbox trust refresh' : `offbox trust refresh --role ${role}`
   if (version === 0) return [`${role} has signed nothing yet: none of its bundles is published`]
   const expired =
-    expiresInHours < 0
-      ? [`${role} expired at ${expires}: whoever verifies this metadata refuses it until it is signed again (${renew}); devices do not ask for it yet`]
-      : []
+    expiresInHours < 0 ? [`${role} expired at ${expires}: devices run what they run, and take nothing new until it is signed again (${renew})`] : []
   const soon = expiresInHours >= 0 && isDue(status) ? [`${role} expires in ${inWords(expiresInHours)}, at ${expires} (${renew})`] : []
   // Lost: more key files gone than the role can do without cannot be seen from here, since they may be elsewhere on purpose.
   const alone =
