@@ -76,11 +76,20 @@ export function writeTrailers(code: number, message: string): Record<string, str
 /** A message that is longer than the receiver takes. */
 export class MessageTooLong extends Error {}
 
+/** Pieces up to this size are copied together: kept one by one, each costs some hundred bytes, and may hold a whole read buffer. */
+const SMALL_PIECE_BYTES_MAX = 1_024
+const COLLECTED_BYTES = 4_096
+
 /** Cuts what arrives into messages. A message in one piece is a view of it; others are put together once they are complete. */
 export class Deframer {
   readonly #bytesMax: number
+  /** What there is of a message, in order; the last ones may be views of the space before `#space`. */
   #pieces: Uint8Array[] = []
   #have = 0
+  /** Length of the present message with its head; unknown before that is there. */
+  #want = Number.POSITIVE_INFINITY
+  /** Room for small pieces. */
+  #space = Buffer.alloc(0)
 
   constructor(bytesMax: number) {
     this.#bytesMax = bytesMax
@@ -95,10 +104,11 @@ export class Deframer {
     }
     let rest = chunk
     if (this.#have > 0) {
-      this.#pieces.push(chunk)
-      this.#have += chunk.byteLength
-      const head = this.#have >= FRAME_BYTES ? this.#head() : undefined
-      if (head === undefined || this.#have < FRAME_BYTES + this.#length(head)) return
+      const headCame = this.#have < FRAME_BYTES && this.#have + chunk.byteLength >= FRAME_BYTES
+      this.#keep(chunk)
+      // At most four pieces came before this one.
+      if (headCame) this.#want = FRAME_BYTES + this.#length(Buffer.concat(this.#pieces, this.#have))
+      if (this.#have < this.#want) return
       rest = Buffer.concat(this.#pieces, this.#have)
       this.#pieces = []
       this.#have = 0
@@ -106,8 +116,8 @@ export class Deframer {
     while (rest.byteLength > 0) {
       const whole = rest.byteLength >= FRAME_BYTES ? FRAME_BYTES + this.#length(rest) : Number.POSITIVE_INFINITY
       if (rest.byteLength < whole) {
-        this.#pieces.push(rest)
-        this.#have = rest.byteLength
+        this.#want = whole
+        this.#keep(rest)
         return
       }
       take(rest.subarray(FRAME_BYTES, whole), rest[0] === 1)
@@ -120,13 +130,19 @@ export class Deframer {
     return this.#have > 0
   }
 
-  #head(): Buffer {
-    const [first, ...others] = this.#pieces
-    if (first && (others.length === 0 || first.byteLength >= FRAME_BYTES)) return first as Buffer
-    // A head in several pieces: they are few, and put together once.
-    const joined = Buffer.concat(this.#pieces, this.#have)
-    this.#pieces = [joined]
-    return joined
+  #keep(piece: Buffer): void {
+    this.#have += piece.byteLength
+    if (piece.byteLength > SMALL_PIECE_BYTES_MAX) {
+      this.#pieces.push(piece)
+      return
+    }
+    if (this.#space.byteLength < piece.byteLength) this.#space = Buffer.allocUnsafeSlow(COLLECTED_BYTES)
+    piece.copy(this.#space)
+    const last = this.#pieces.at(-1)
+    const begun = last !== undefined && last.buffer === this.#space.buffer && last.byteOffset + last.byteLength === this.#space.byteOffset
+    if (begun) this.#pieces[this.#pieces.length - 1] = new Uint8Array(last.buffer, last.byteOffset, last.byteLength + piece.byteLength)
+    else this.#pieces.push(this.#space.subarray(0, piece.byteLength))
+    this.#space = this.#space.subarray(piece.byteLength)
   }
 
   #length(head: Buffer): number {
