@@ -104,7 +104,7 @@ export class AuditLog {
         await log.#segments.beginAnew()
         options.log.error({ chain, ...head, why }, 'the audit log cannot go on; a new one begins')
       }
-      const before = chain === '' ? {} : { before: { chain, sequence: head.sequence, hash: head.hash, why } }
+      const before = why === '' ? {} : { before: { chain, sequence: head.sequence, hash: head.hash, why } }
       log.#note('audit/begin', { nonce: randomBytes(16).toString('hex'), ...before })
     }
     log.#countStored()

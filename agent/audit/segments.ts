@@ -74,12 +74,12 @@ export class Segments {
     try {
       for (const [at, match] of found.entries()) {
         const next = found[at + 1]
-        const read = await this.#loadOne(match[0], head, next ? Number(next[2]) : undefined)
-        // Begun and never written to: its name is free again.
-        if (!read) continue
-        if (chain !== '' && read.chain !== chain) throw new Error(`${match[0]} belongs to another log`)
-        chain = read.chain
-        head = read.head
+        const named = (name: string) => {
+          if (chain !== '' && name !== chain) throw new Error(`${match[0]} belongs to another log`)
+          chain = name
+        }
+        // One that was begun and never written to: its name is free again.
+        head = (await this.#loadOne(match[0], named, head, next ? Number(next[2]) : undefined)) ?? head
       }
     } catch (error) {
       const known = head ?? BEFORE_FIRST
@@ -182,8 +182,11 @@ export class Segments {
     return { path, first, last: after.sequence, bytes: 0 }
   }
 
-  /** @param next number with which the next segment begins: what this one has from there on was written there again */
-  async #loadOne(name: string, before: Head | undefined, next: number | undefined): Promise<{ head: Head; chain: string } | null> {
+  /**
+   * @param named told the name of the log that the segment says it belongs to, before it is followed
+   * @param next number with which the next segment begins: what this one has from there on was written there again
+   */
+  async #loadOne(name: string, named: (chain: string) => void, before: Head | undefined, next: number | undefined): Promise<Head | null> {
     const path = join(this.#directory, name)
     const bytes = (await this.#files.read(path)) ?? new Uint8Array()
     const { lines, rest } = linesOf(bytes)
@@ -194,6 +197,7 @@ export class Segments {
       throw new Error(`${name} is empty`)
     }
     const { chain, after } = readHeader(header, name)
+    named(chain)
     if (after.sequence !== first - 1 || (before && (before.sequence !== after.sequence || before.hash !== after.hash))) {
       throw new Error(`${name} does not follow what comes before it`)
     }
@@ -218,7 +222,7 @@ export class Segments {
     if (head.sequence < first) return null
     this.#segments.push({ path, first, last: head.sequence, bytes: bytes.length })
     if (first === 1 && chain !== nameOf(records)) throw new Error(`${name} bears another log's name`)
-    return { head, chain }
+    return head
   }
 }
 
