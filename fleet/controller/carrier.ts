@@ -7,6 +7,7 @@ import { readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as grpc from '@grpc/grpc-js'
 import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
+import type { TrustedKeys } from '../../core/signing.ts'
 import { NONCE_BYTES } from '../../core/trust/statement.ts'
 import type { MetadataPush } from '../../core/tuf/push.ts'
 import type { EnrolRequest, EnrolResponseInit } from '../../proto/gen/enrol.ts'
@@ -14,9 +15,11 @@ import type { InstallOrderInit } from '../../proto/gen/lifecycle.ts'
 import { TrustMethods, type TrustStatus } from '../../proto/gen/trust.ts'
 import { type AttestResponse, type RepositoryFileInit, WitnessMethods } from '../../proto/gen/witness.ts'
 import type { DeviceSession } from '../device/session.ts'
+import { anchoredKeys, type BundleKeys } from '../registry/verify.ts'
 import { RpcClient, RpcError, type RpcTarget } from '../rpc/client.ts'
 import { makePush } from '../trust/make-push.ts'
 import { type PublishedPolicy, readPolicyOf } from '../trust/policy.ts'
+import { signersIn } from '../trust/publish.ts'
 import { latestRoot, type Repository } from '../trust/repository.ts'
 import { readTrust } from '../trust/trust.ts'
 import type { Log } from './log.ts'
@@ -112,6 +115,12 @@ export class Carrier {
     if (!status || !isBehind(status, content)) return status
     const { metadata, policy } = carried(content, { rootVersion: status.rootVersion, services: [] }).carried
     return await session.updateTrust({ metadata, policy }, { deadlineMs: CARRIER_LIMITS.deviceTimeoutMs })
+  }
+
+  /** Who may sign bundles: `anchors`, and what the repository says of services. @throws STORE_CORRUPT */
+  async bundleKeys(anchors: TrustedKeys): Promise<BundleKeys> {
+    const content = await this.#read()
+    return content ? signersIn(content.repository.targets.signed, anchors) : anchoredKeys(anchors)
   }
 
   /** The witness's answer, if the device waits for one; then roots, until one push can hold what is left. Null: it asks for nothing of this. */

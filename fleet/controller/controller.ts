@@ -92,7 +92,6 @@ async function assemble(input: Assembly): Promise<Pick<Controller, 'address' | '
   const ca = await readCa(home)
   const identity = await readIdentity(home, 'controller')
   const dialer: Dialer = { anchors, identity }
-  const registry = new Registry(home.registry, anchors.bundleKeys)
   const inventory = await Inventory.open(home.devices)
   const store = await RolloutStore.open(home.rollouts)
   for (const [deviceId, reason] of inventory.broken()) log.error({ deviceId, reason }, 'device record cannot be used')
@@ -104,6 +103,7 @@ async function assemble(input: Assembly): Promise<Pick<Controller, 'address' | '
   const witness = (input.witness ?? config.controller.witness) || null
   const serverName = serviceDnsName(anchors.fleet, 'witness')
   const carrier = new Carrier({ trust: home.trust, witness: witness === null ? null : { target: witness, serverName, caPem: anchors.caPem, identity }, log })
+  const registry = new Registry(home.registry, async () => await carrier.bundleKeys(anchors.bundleKeys))
   const shared = { dialer, inventory, registry, clock, log, floors, carrier }
   const rollouts: Rollouts = new Rollouts({ ...shared, store, desiredChanged: (deviceId) => reconciler.poke(deviceId) })
   const reconciler: Reconciler = new Reconciler({ ...shared, bakeMs: defaults.bakeMs, inRollout: (deviceId) => rollouts.inRollout(deviceId) })

@@ -10,7 +10,7 @@ import { type Policy, policyVerdict } from '../../core/policy.ts'
 import { serviceRole, targetPath, type Targets } from '../../core/tuf/metadata.ts'
 import { sha256Hex } from '../home/keys.ts'
 import { summaryOf } from './documents.ts'
-import { readBundle, signersOf } from './verify.ts'
+import { anchoredKeys, type BundleKeys, readServiceBundle, signersOf } from './verify.ts'
 
 /** What the verdict is against. */
 export interface Grounds {
@@ -22,10 +22,8 @@ export interface Grounds {
   readonly roles?: ReadonlyMap<string, { readonly signed: Targets }>
   /** There where devices demand that the repository lists a bundle and that the policy lets it run. */
   readonly demanded?: {
-    /** Keys that the repository lets sign for a service. */
-    keysOf(service: string): TrustedKeys
-    /** Of all services. */
-    readonly allKeys: TrustedKeys
+    /** Who may sign, anchors included. */
+    readonly keys: BundleKeys
     /** In force; null: there is none. */
     readonly policy: Policy | null
   }
@@ -61,7 +59,7 @@ export interface Inspection {
 /** @throws BUNDLE_MALFORMED not even the shape of a bundle */
 export function inspectBundle(file: Uint8Array, grounds: Grounds): Inspection {
   const sections = splitBundle(file)
-  const signers = signersOf(sections, keysIn(grounds))
+  const signers = signersOf(sections, keysIn(grounds).all)
   const { verdict, manifest } = judge(file, grounds)
   const documents = manifest && documentsIn(manifest, sections)
   return {
@@ -82,14 +80,14 @@ export function inspectBundle(file: Uint8Array, grounds: Grounds): Inspection {
   }
 }
 
-function keysIn({ trusted, demanded }: Grounds): TrustedKeys {
-  return demanded ? new Map([...trusted, ...demanded.allKeys]) : trusted
+function keysIn({ trusted, demanded }: Grounds): BundleKeys {
+  return demanded?.keys ?? anchoredKeys(trusted)
 }
 
 /** The checks of a device, in its order. What is refused after its signature was checked still lets the rest be shown: the bundle is authentic. */
 function judge(file: Uint8Array, grounds: Grounds): { verdict: Verdict; manifest: Manifest | null } {
   try {
-    const { manifest, keyIds, sha256 } = readBundle(file, keysIn(grounds))
+    const { manifest, keyIds, sha256 } = readServiceBundle(file, keysIn(grounds))
     const refusal = refusalOf(manifest, keyIds, sha256, grounds)
     return { verdict: refusal ? { accepted: false, ...refusal } : { accepted: true }, manifest }
   } catch (error) {
@@ -98,12 +96,10 @@ function judge(file: Uint8Array, grounds: Grounds): { verdict: Verdict; manifest
   }
 }
 
-function refusalOf(manifest: Manifest, signers: readonly string[], sha256: string, grounds: Grounds): { code: ErrorCode; reason: string } | null {
-  const { trusted, floors = NO_FLOORS, roles, demanded } = grounds
+function refusalOf(manifest: Manifest, keyIds: readonly string[], sha256: string, grounds: Grounds): { code: ErrorCode; reason: string } | null {
+  const { floors = NO_FLOORS, roles, demanded } = grounds
   const { name: service, version, capabilities, tier = 'worker' } = manifest
   if (demanded) {
-    const keyIds = signers.filter((keyId) => trusted.has(keyId) || demanded.keysOf(service).has(keyId))
-    if (keyIds.length === 0) return { code: 'BUNDLE_UNTRUSTED', reason: "it is signed by another service's key only" }
     if (publishedBy(manifest, sha256, roles ?? new Map()) !== serviceRole(service)) {
       return { code: 'TRUST_UNLISTED', reason: `the trust repository does not list these bytes as ${targetPath(service, version)}` }
     }

@@ -7,7 +7,7 @@ import { OffboxError } from '../../core/errors.ts'
 import { isServiceName } from '../../core/manifest.ts'
 import type { TrustedKeys } from '../../core/signing.ts'
 import { makeDirectory, readIfThere, writeAtomic } from '../home/atomic.ts'
-import { readBundle } from './verify.ts'
+import { anchoredKeys, type BundleKeys, readServiceBundle } from './verify.ts'
 
 export interface BundleFacts {
   readonly service: string
@@ -24,13 +24,14 @@ export const bundlesMax = 4_096
 
 export class Registry {
   readonly #directory: string
-  readonly #trusted: TrustedKeys
+  readonly #keys: () => Promise<BundleKeys>
   /** Facts of files read before; a bundle under a name and version never changes. */
   readonly #facts = new Map<string, BundleFacts>()
 
-  constructor(directory: string, trusted: TrustedKeys) {
+  /** @param keys a function where they may change while the registry is in use */
+  constructor(directory: string, keys: TrustedKeys | (() => Promise<BundleKeys>)) {
     this.#directory = directory
-    this.#trusted = trusted
+    this.#keys = typeof keys === 'function' ? keys : async () => anchoredKeys(keys)
   }
 
   /**
@@ -38,13 +39,14 @@ export class Registry {
    * @throws BUNDLE_MALFORMED, BUNDLE_UNTRUSTED, BUNDLE_CORRUPT, BUNDLE_EXISTS, LIMIT_REACHED, STORE_FULL
    */
   async put(file: Uint8Array): Promise<BundleFacts> {
-    const facts = readBundle(file, this.#trusted)
+    const keys = await this.#keys()
+    const facts = readServiceBundle(file, keys)
     const path = this.#path(facts.service, facts.version)
     const there = await readIfThere(path)
     if (there) {
       if (Buffer.compare(there, file) === 0) return facts
       // Bytes that no longer verify are a rotten disk, and the same release put again is the cure.
-      if (isIntact(there, this.#trusted)) {
+      if (isIntact(there, keys)) {
         throw new OffboxError('BUNDLE_EXISTS', `${facts.service} ${facts.version} is in the registry with other bytes`)
       }
     } else if ((await this.list()).length >= bundlesMax) {
@@ -60,7 +62,7 @@ export class Registry {
   async read(service: string, version: string): Promise<Uint8Array> {
     const file = this.#isName(service, version) ? await readIfThere(this.#path(service, version)) : null
     if (!file) throw new OffboxError('BUNDLE_NOT_FOUND', `the registry has no ${service.slice(0, 64)} ${version.slice(0, 64)}`)
-    const facts = readBundle(file, this.#trusted)
+    const facts = readServiceBundle(file, await this.#keys())
     if (facts.service !== service || facts.version !== version) {
       throw new OffboxError('BUNDLE_CORRUPT', `the registry's file of ${service} ${version} holds ${facts.service} ${facts.version}`)
     }
@@ -92,7 +94,7 @@ export class Registry {
     try {
       const file = await readIfThere(path)
       if (!file) return null
-      const facts = readBundle(file, this.#trusted)
+      const facts = readServiceBundle(file, await this.#keys())
       this.#facts.set(path, facts)
       return facts
     } catch (error) {
@@ -122,9 +124,9 @@ export async function gather(chunks: AsyncIterable<{ chunk: Uint8Array }>): Prom
   return new Uint8Array(Buffer.concat(parts))
 }
 
-function isIntact(file: Uint8Array, trusted: TrustedKeys): boolean {
+function isIntact(file: Uint8Array, keys: BundleKeys): boolean {
   try {
-    readBundle(file, trusted)
+    readServiceBundle(file, keys)
     return true
   } catch (error) {
     if (error instanceof OffboxError) return false

@@ -23,6 +23,29 @@ export function readBundle(file: Uint8Array, trusted: TrustedKeys): BundleFacts 
   return { service, version, sha256: sha256Hex(file), sizeBytes: file.length, keyIds: signersOf(sections, trusted), manifest }
 }
 
+/** Who may sign bundles: keys of the anchors for every service, and those that the trust repository names for one. */
+export interface BundleKeys {
+  readonly all: TrustedKeys
+  of(service: string): TrustedKeys
+}
+
+/** Of a fleet without a repository. */
+export function anchoredKeys(anchors: TrustedKeys): BundleKeys {
+  return { all: anchors, of: () => anchors }
+}
+
+/**
+ * `readBundle`, where services have keys of their own: which service it is of is known only once it is verified, so all keys are tried, then
+ * the right ones count. @throws BUNDLE_MALFORMED, BUNDLE_UNTRUSTED, BUNDLE_CORRUPT
+ */
+export function readServiceBundle(file: Uint8Array, { all, of }: BundleKeys): ReturnType<typeof readBundle> {
+  const bundle = readBundle(file, all)
+  const { service, version } = bundle
+  const keyIds = bundle.keyIds.filter((keyId) => of(service).has(keyId))
+  if (keyIds.length === 0) throw new OffboxError('BUNDLE_UNTRUSTED', `${service} ${version} is signed by another service's key only`)
+  return { ...bundle, keyIds }
+}
+
 /** Trusted keys whose signature holds, hex. */
 export function signersOf(sections: BundleSections, trusted: TrustedKeys): string[] {
   const signed = bundleSignedBytes(sections.manifest)

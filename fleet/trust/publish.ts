@@ -6,7 +6,7 @@ import { keyIdOf, type TrustedKeys } from '../../core/signing.ts'
 import { publicKeyOf } from '../../core/tuf/keys.ts'
 import { serviceRole, type Target, targetPath, type Targets } from '../../core/tuf/metadata.ts'
 import { signBundle } from '../registry/make.ts'
-import { readBundle } from '../registry/verify.ts'
+import { type BundleKeys, readServiceBundle } from '../registry/verify.ts'
 import type { TargetsContent } from './change.ts'
 import { delegationOf, type Repository, sha256 } from './repository.ts'
 import { changeListed, type TrustContext } from './trust.ts'
@@ -55,22 +55,22 @@ export async function publish(context: TrustContext, files: readonly Uint8Array[
 
 async function targetOf(context: TrustContext, before: Repository, bundle: Uint8Array, options: PublishOptions): Promise<Published & { role: string }> {
   const targets = before.targets.signed
-  // Which service it is of is known only once it is verified, and any service's key may have signed it: so all are tried, then the right ones.
-  const all = new Map([...options.anchors, ...bundleKeysOf(targets)])
   let file = bundle
-  const { service, version, keyIds, manifest } = readBundle(file, all)
+  const { service, version, keyIds, manifest } = readServiceBundle(file, signersIn(targets, options.anchors))
   const role = serviceRole(service)
   const delegation = delegationOf(targets, role)
   if (!delegation) throw new OffboxError('STATE_REFUSED', `no key may sign for ${service}; delegate it first: offbox trust delegate ${service}`)
-  const own = bundleKeysOf(targets, role)
-  if (!keyIds.some((keyId) => options.anchors.has(keyId) || own.has(keyId))) {
-    throw new OffboxError('BUNDLE_UNTRUSTED', `${service} ${version} is signed by another service's key only`)
-  }
   if (options.sign) {
     for (const key of await context.keys.signersFor(role, delegation)) file = signBundle(file, key.bundleKey)
   }
   const custom = { service, version, manifestSha256: sha256(splitBundle(file).manifest) }
   return { role, path: targetPath(service, version), target: { length: file.length, hashes: { sha256: sha256(file) }, custom }, file, manifest, keyIds }
+}
+
+/** Who may sign bundles by a repository and the anchors. */
+export function signersIn(targets: Targets, anchors: TrustedKeys): BundleKeys {
+  const of = (service: string) => new Map([...anchors, ...bundleKeysOf(targets, serviceRole(service))])
+  return { all: new Map([...anchors, ...bundleKeysOf(targets)]), of }
 }
 
 /** The keys of one delegated role, or of all, under the ids by which bundles name them. */

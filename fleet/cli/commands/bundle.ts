@@ -5,7 +5,7 @@ import type { Command } from 'commander'
 import { parseAnchors } from '../../../core/anchors.ts'
 import { messageOf, OffboxError } from '../../../core/errors.ts'
 import { readFloors } from '../../../core/floors.ts'
-import { serviceRole } from '../../../core/tuf/metadata.ts'
+import type { TrustedKeys } from '../../../core/signing.ts'
 import { type BundleInfo, FleetMethods } from '../../../proto/gen/fleet.ts'
 import { type Home, readAnchors } from '../../home/home.ts'
 import { readSigningKey, sha256Hex } from '../../home/keys.ts'
@@ -15,7 +15,7 @@ import { buildBundle, signBundle } from '../../registry/make.ts'
 import type { RpcClient } from '../../rpc/client.ts'
 import { readGeneration } from '../../trust/generations.ts'
 import { readPolicyOf } from '../../trust/policy.ts'
-import { bundleKeysOf } from '../../trust/publish.ts'
+import { signersIn } from '../../trust/publish.ts'
 import { openRepository, type Repository } from '../../trust/repository.ts'
 import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
 import { readBundleFile, replaceFile } from '../files.ts'
@@ -139,14 +139,13 @@ async function inspect(home: Home, file: Uint8Array, anchorsFile: string | undef
     trusted,
     ...(floors.length > 0 ? { floors: readFloors(floors, trusted) } : {}),
     ...(repository ? { roles: repository.roles } : {}),
-    ...(repository && anchors.trust ? { demanded: await demandedBy(home, repository) } : {}),
+    ...(repository && anchors.trust ? { demanded: await demandedBy(home, repository, trusted) } : {}),
   })
 }
 
-async function demandedBy(home: Home, repository: Repository): Promise<NonNullable<Grounds['demanded']>> {
-  const { signed } = repository.targets
+async function demandedBy(home: Home, repository: Repository, anchors: TrustedKeys): Promise<NonNullable<Grounds['demanded']>> {
   const policy = (await readPolicyOf(home.trust, repository))?.policy ?? null
-  return { keysOf: (service) => bundleKeysOf(signed, serviceRole(service)), allKeys: bundleKeysOf(signed), policy }
+  return { keys: signersIn(repository.targets.signed, anchors), policy }
 }
 
 function inspectionText({ verdict, build, sbom: _sbom, provenance: _provenance, ...facts }: Inspection): string {

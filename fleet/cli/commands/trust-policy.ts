@@ -5,6 +5,7 @@ import { OffboxError } from '../../../core/errors.ts'
 import { CAPABILITIES, type Capability, TIERS, type Tier } from '../../../core/manifest.ts'
 import { type Policy, policyBytesMax, type ServicePolicy } from '../../../core/policy.ts'
 import { type Home, readAnchors } from '../../home/home.ts'
+import type { BundleKeys } from '../../registry/verify.ts'
 import type { PolicyWish } from '../../trust/policy.ts'
 import { action, type CommonOptions, type Context, leaf } from '../context.ts'
 import { readBundleFile, readInput } from '../files.ts'
@@ -88,7 +89,8 @@ export function policyCommands(trust: Command): void {
 /** @throws ARGUMENT_INVALID a key, capability or tier that is none; BUNDLE_… */
 async function wishesOf(home: Home, service: string, options: AllowOptions): Promise<PolicyWish[]> {
   const { wishOf } = await import('../../trust/policy.ts')
-  const trusted = await knownKeys(home)
+  const signers = await signersOf(home)
+  const trusted = signers.all
   const { key = [], capability = [], tier = [], bundle } = options
   const keyIds = key.map((digits) => {
     const found = digits.length >= 16 ? [...trusted.keys()].filter((id) => id.startsWith(digits)) : []
@@ -99,18 +101,17 @@ async function wishesOf(home: Home, service: string, options: AllowOptions): Pro
   const capabilities = capability.map((name) => oneOf<Capability>(CAPABILITIES, name, '--capability'))
   const wishes: PolicyWish[] = [{ service, keyIds, capabilities, tiers: tier.map((name) => oneOf<Tier>(TIERS, name, '--tier')) }]
   if (bundle !== undefined) {
-    const { readBundle } = await import('../../registry/verify.ts')
-    const { manifest, keyIds: signers } = readBundle(await readBundleFile(resolve(bundle)), trusted)
+    const { readServiceBundle } = await import('../../registry/verify.ts')
+    const { manifest, keyIds: by } = readServiceBundle(await readBundleFile(resolve(bundle)), signers)
     if (manifest.name !== service) throw new OffboxError('ARGUMENT_INVALID', `${bundle} is of ${manifest.name}, not of ${service}`)
-    wishes.push(wishOf(manifest, signers))
+    wishes.push(wishOf(manifest, by))
   }
   return wishes
 }
 
-/** Keys of the anchors, and those of services, by the ids that bundles name. */
-async function knownKeys(home: Home) {
-  const [{ readTrust }, { bundleKeysOf }] = await Promise.all([import('../../trust/trust.ts'), import('../../trust/publish.ts')])
-  return new Map([...(await readAnchors(home)).bundleKeys, ...bundleKeysOf((await readTrust(home.trust)).targets.signed)])
+async function signersOf(home: Home): Promise<BundleKeys> {
+  const [{ readTrust }, { signersIn }] = await Promise.all([import('../../trust/trust.ts'), import('../../trust/publish.ts')])
+  return signersIn((await readTrust(home.trust)).targets.signed, (await readAnchors(home)).bundleKeys)
 }
 
 function oneOf<T extends string>(known: readonly T[], text: string, option: string): T {
