@@ -4,7 +4,7 @@
  * an extra puts back what JSON cannot say: `[kind, value, ...path]`. No deserializer of the runtime sees what the other side wrote.
  */
 
-import { depthOf } from './json-depth.ts'
+import { shapeOf } from './json-depth.ts'
 import type { Manifest } from './manifest.ts'
 
 export const FRAME_LIMITS = {
@@ -16,6 +16,8 @@ export const FRAME_LIMITS = {
   frameBytesTarget: 256 * 1024,
   /** Deeper values are cut off by the sender and refused by the reader. */
   depthMax: 32,
+  /** Objects and arrays of one header: they take more memory than their text, and the agent's is bounded. A table of routes has 50,000. */
+  containersMax: 256 * 1024,
 } as const
 
 /** The only message that a process gets before it serves: which service it is. */
@@ -242,7 +244,11 @@ export class FrameReader {
   }
 
   #readHeader(): void {
-    if (this.#target.byteLength > UNLOOKED_BYTES_MAX && depthOf(this.#target) > HEADER_DEPTH_MAX) throw new Error('a frame that is nested too deep')
+    if (this.#target.byteLength > UNLOOKED_BYTES_MAX) {
+      const { depth, containers } = shapeOf(this.#target)
+      if (depth > HEADER_DEPTH_MAX) throw new Error('a frame that is nested too deep')
+      if (containers > FRAME_LIMITS.containersMax) throw new Error(`a frame of more than ${FRAME_LIMITS.containersMax} objects and arrays`)
+    }
     const header: unknown = JSON.parse(decoder.decode(this.#target))
     if (!Array.isArray(header) || header.length !== 2 || !Array.isArray(header[0]) || !Array.isArray(header[1])) throw new Error('a frame without a header')
     const [messages, extras] = header as [unknown[], unknown[]]

@@ -143,8 +143,14 @@ export function unpack(raw: unknown, copy: boolean): unknown[] {
       next += 2
     } else if (type === 'bytes') {
       const rest: unknown = list[next++]
-      messages.push({ ...(rest as object), bytes: takeBytes() })
+      const bytes = takeBytes()
+      // A text or an array would become an object with a key for each of its millions of parts; the reader refuses it as it is.
+      messages.push(isPlain(rest) ? { ...rest, bytes } : rest)
     } else messages.push(list[next++])
   }
   return messages
+}
+
+function isPlain(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
 }

@@ -164,3 +164,11 @@ t.test('a header that is nested deeper than any sender nests is refused before i
   for (const piece of encodeFrame([value])) reader.push(piece)
   t.equal(heard, 1, 'the sender cuts what is deeper, and the reader takes it')
 })
+
+t.test('a header of more objects than any sender sends is refused before it is parsed: they take thirty times their text', async (t) => {
+  const many = (count: number) => `[[${JSON.stringify(Array.from({ length: count - 4 }, () => ({})))}],[]]`
+  t.throws(() => new FrameReader(() => {}).push(frame(many(FRAME_LIMITS.containersMax + 1))), { message: /objects and arrays/ })
+  let heard = 0
+  new FrameReader(() => heard++).push(frame(many(FRAME_LIMITS.containersMax)))
+  t.equal(heard, 1)
+})

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { pack, PACKED_BYTES_MAX, unpack } from '../../../services/sdk/packing.ts'
-import type { FromWorker, ToWorker } from '../../../services/sdk/wire.ts'
+import { readFromWorker, type FromWorker, type ToWorker } from '../../../services/sdk/wire.ts'
 
 const bytes = (...values: number[]) => new Uint8Array(values)
 const open = { type: 'open', call: 1, method: '/a.B/C', principal: 'p', deadlineMs: undefined, metadata: { k: 'v' } } as const
@@ -69,4 +69,13 @@ t.test('a view of a larger buffer is copied, never transferred', async (t) => {
 t.test('what is no batch is refused', async (t) => {
   for (const raw of [undefined, null, 1, 'text', {}, { list: 'x' }, { list: [], bytes: 'x' }]) t.throws(() => unpack(raw, false), /not a batch/)
   for (const size of [-3, 1, 0.5, Number.NaN, 'a', 2 ** 60]) t.throws(() => unpack({ list: ['data', 1, size] }, false), /outside/)
+})
+
+// A text of 8 MB in place of the object became an object with 8 million keys, and took the agent 830 MB.
+t.test('what stands in place of a message is handed on as it is, and never taken apart', async (t) => {
+  for (const rest of ['text', ['a', 'b'], new Uint8Array(3), null, 5, undefined, new Map([[1, 2]])]) {
+    const [message] = unpack({ list: ['bytes', rest, 1], bytes: bytes(1) }, false)
+    t.equal(message, rest)
+    t.throws(() => readFromWorker([message]), Error)
+  }
 })
