@@ -1,7 +1,7 @@
 /** How far a collector has signed for this device's log: kept over restarts, since it says what may go, and what time it was at least. */
 import { join } from 'node:path'
 import { BEFORE_FIRST, type Head } from '../../core/audit/chain.ts'
-import type { Signed } from '../../core/audit/statements.ts'
+import { readHead, type Signed } from '../../core/audit/statements.ts'
 import { messageOf } from '../../core/errors.ts'
 import type { AtomicFiles } from '../store/atomic.ts'
 
@@ -33,20 +33,24 @@ export class Acknowledged {
     return this.#known?.head ?? BEFORE_FIRST
   }
 
-  /**
-   * When the collector signed the newest statement that this device verified, Unix milliseconds; 0 without one. A signed lower bound of the
-   * present: the source "audit" of core/trust/time.ts.
-   */
+  /** When the collector signed the newest statement, by its own clock, Unix milliseconds; 0 without one. As the disk has it: for showing. */
   get atMs(): number {
     return this.#known?.atMs ?? 0
   }
 
-  /** The collector's statement itself, for whoever verifies it anew. */
-  get signed(): Signed | null {
-    return this.#known?.signed ?? null
+  /**
+   * The same, verified anew: a signed lower bound of the present, the source "audit" of core/trust/time.ts. Whoever writes into the state
+   * directory moves it nowhere. 0 without a statement that proves it.
+   */
+  provenAtMs(trust: { fleet: string; caPem: string; deviceId: string }): number {
+    try {
+      return this.#known ? readHead(this.#known.signed, trust).atMs : 0
+    } catch {
+      return 0
+    }
   }
 
-  /** Called with `atMs` after each newer statement. */
+  /** Called after each newer statement, which was verified; with its time. */
   watch(listener: (atMs: number) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
