@@ -83,20 +83,30 @@ export class DeviceTrust {
     return this.tuf?.needsWitness ?? false
   }
 
-  /** Takes what is good of it; what is not is logged. An enrolment stands without it: else nobody could reach the device to mend it. */
+  /**
+   * Takes what is good of it; what is not is logged. An enrolment stands without it: else nobody could reach the device to mend it. Resolves once the
+   * witness's answer counts; metadata takes longer, and an order that comes meanwhile waits for it.
+   */
   async learn({ witness, evidence }: Lesson): Promise<void> {
     const { tuf } = this
     if (!tuf) return
-    const take = async (what: string, act: () => Promise<unknown>) => {
-      try {
-        await act()
-      } catch (error) {
-        this.#log.error({ what, code: codeOf(error), error: messageOf(error) }, 'the enrolment brought what is refused')
-      }
-    }
-    if (witness) await take('the statement of the witness', async () => await tuf.acceptStatement(witness))
+    if (witness) await this.#take('the statement of the witness', async () => await tuf.acceptStatement(witness))
     if (tuf.needsWitness) this.#log.warn({ answered: witness !== null }, 'nothing new is taken before the witness has answered')
-    else if (evidence.metadata.files.length > 0) await take('metadata', async () => await tuf.update(evidence.metadata, [], evidence.policy))
+    else if (evidence.metadata.files.length > 0) {
+      void this.#take('metadata', async () => {
+        await tuf.update(evidence.metadata, [], evidence.policy)
+        const { rootVersion, policy, heights } = tuf
+        this.#log.info({ rootVersion, policyVersion: policy?.policy.version ?? 0, timestamp: heights?.timestamp }, 'the repository is known as it is now')
+      })
+    }
+  }
+
+  async #take(what: string, act: () => Promise<unknown>): Promise<void> {
+    try {
+      await act()
+    } catch (error) {
+      this.#log.error({ what, code: codeOf(error), error: messageOf(error) }, 'the enrolment brought what is refused')
+    }
   }
 
   /** @throws STATE_REFUSED there are no trust anchors */

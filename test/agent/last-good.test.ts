@@ -6,7 +6,7 @@ import { COUNTER_METHODS, payloadOf } from '../fixtures/services/counter/bundle.
 import { ask, connect, freePort, isServing, makeLab, send, startAgent } from './agent-process.ts'
 
 t.test('a real agent whose confirmed version crashes too often goes back to the last good one, says so, and starts with it again', async (t) => {
-  const lab = await makeLab()
+  const lab = await makeLab([], { trust: true })
   const port = await freePort()
   let agent = await startAgent(lab, 'last-good', port)
   t.teardown(async () => {

@@ -12,7 +12,7 @@ const agents: AgentProcess[] = []
 t.setTimeout(290_000)
 
 t.before(async () => {
-  lab = await makeLab()
+  lab = await makeLab([], { trust: true })
   code = Buffer.from(await payloadOf('test/fixtures/services/counter/service.ts')).toString()
 })
 
@@ -73,14 +73,15 @@ const bundleOf = (version: string) => {
   return bundles[version]
 }
 
-// Spread over what each step takes here (about 350 ms, 350 ms, 60 ms), and moved at random within each part.
+// Spread over what each step takes here (about 550 ms, 550 ms, 60 ms), and moved at random within each part.
 const moments = (spanMs: number) => Array.from({ length: rounds }, (_, at) => ((at + Math.random()) * spanMs) / rounds)
 
 t.test(`an agent killed during install, at ${rounds} moments: what was not confirmed is gone, and the order can be given again`, async (t) => {
-  for (const [round, afterMs] of moments(450).entries()) {
+  for (const [round, afterMs] of moments(650).entries()) {
     const port = await freePort()
     const agent = await start(`install-${round}`, port)
     const client = await connect(lab, port)
+    await lab.trust?.supply(bundleOf('1.0.0'))
     const outcome = await killDuring(agent, afterMs, async () => await send(client, 'Install', order('1.0.0'), bundleOf('1.0.0')))
     client.close()
     const again = await start(`install-${round}`, port)
@@ -102,12 +103,13 @@ t.test(`an agent killed during upgrade and during confirm, at ${2 * rounds} mome
   first.close()
   await confirm(port, installed.id)
   let active = '1.0.0'
-  const upgrades = moments(450).map((afterMs) => ({ step: 'upgrade' as const, afterMs }))
+  const upgrades = moments(650).map((afterMs) => ({ step: 'upgrade' as const, afterMs }))
   const confirms = moments(60).map((afterMs) => ({ step: 'confirm' as const, afterMs }))
   for (const [round, { step, afterMs }] of [...upgrades, ...confirms].entries()) {
     const next = `1.${round + 1}.0`
     const client = await connect(lab, port)
     let outcome: 'done' | 'lost'
+    await lab.trust?.supply(bundleOf(next))
     if (step === 'upgrade') {
       outcome = await killDuring(agent, afterMs, async () => await send(client, 'Upgrade', order(next), bundleOf(next)))
     } else {

@@ -11,7 +11,7 @@ let lab: Lab
 const agents: AgentProcess[] = []
 t.setTimeout(240_000)
 t.before(async () => {
-  lab = await makeLab()
+  lab = await makeLab([], { trust: true })
 })
 t.teardown(async () => {
   for (const agent of agents) await agent.kill()

@@ -1,10 +1,12 @@
 /** What a fleet has beside its controller: a trust repository, a policy and a witness, all of them the real ones. */
+import { createHash } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import nacl from 'tweetnacl'
+import { verifyBundle } from '../../agent/trust/verify.ts'
 import type { TrustAnchors } from '../../core/anchors.ts'
 import { systemClock } from '../../core/clock.ts'
-import type { Capability, Tier } from '../../core/manifest.ts'
+import { type Capability, type Manifest, type Tier, TIERS } from '../../core/manifest.ts'
 import { keyIdOf } from '../../core/signing.ts'
 import type { SignedStatement } from '../../core/trust/statement.ts'
 import { serviceRole } from '../../core/tuf/metadata.ts'
@@ -16,7 +18,7 @@ import { delegate } from '../../fleet/trust/trust.ts'
 import { Witness } from '../../fleet/witness/witness.ts'
 import type { RepositoryFileInit } from '../../proto/gen/witness.ts'
 import { firstRoot, type TestTrust, testTrust } from '../fleet/trust/fixtures.ts'
-import type { SigningKey } from '../fixtures/bundles.ts'
+import { type SigningKey, trust as trusted } from '../fixtures/bundles.ts'
 
 /** As the fields of an order, an update and an enrolment are called. */
 export interface Carried {
@@ -37,7 +39,12 @@ export interface TrustLab {
   /** Lets bundles signed by the lab's key run. */
   allow(service: string, capabilities?: readonly Capability[], tiers?: readonly Tier[]): Promise<void>
   /** Delegates the service if nobody may sign for it yet, and lists the file. @returns as published */
-  publish(service: string, file: Uint8Array, options?: { sign?: boolean }): Promise<Uint8Array>
+  publish(service: string, file: Uint8Array, options?: { sign?: boolean; replace?: boolean }): Promise<Uint8Array>
+  /**
+   * Publishes a bundle and lets it run, then answers what its order has to carry. Done once for each file: asked for again before anything
+   * else changes it costs nothing. A file that nobody would publish is left out.
+   */
+  supply(file: Uint8Array): Promise<Carried>
   /** The repository as it is now, for a device that trusts root `rootVersion`. */
   carry(service?: string, rootVersion?: number): Promise<Carried>
   remove(): void
@@ -53,6 +60,7 @@ export async function makeTrustLab(directory: string, key: SigningKey, fleet: st
   await writeFile(join(home, 'root.json'), root)
   const witness = await Witness.open({ directory: home, fleet, key: witnessKey, clock: systemClock })
   const policy = async (next: (before: PolicyServices) => PolicyServices) => void (await changePolicy(repository.context(), next))
+  const supplied = new Map<string, Promise<Carried>>()
   const lab: TrustLab = {
     ...{ repository, witness, policy, silent: false },
     anchors: {
@@ -67,10 +75,10 @@ export async function makeTrustLab(directory: string, key: SigningKey, fleet: st
     },
     allow: async (service, capabilities = ['proc'], tiers = ['worker']) =>
       await policy((before) => ({ ...before, [service]: { keys: [key.keyId], capabilities, tiers } })),
-    publish: async (service, file, { sign = false } = {}) => {
+    publish: async (service, file, { sign = false, replace = false } = {}) => {
       const delegated = delegationOf((await repository.read()).targets.signed, serviceRole(service))
       if (!delegated) await delegate(repository.context(), service)
-      const [one] = await publish(repository.context(), [file], { anchors: repository.anchors, sign })
+      const [one] = await publish(repository.context(), [file], { anchors: repository.anchors, sign, replace })
       return one?.file ?? file
     },
     carry: async (service, rootVersion = 1) => {
@@ -80,7 +88,32 @@ export async function makeTrustLab(directory: string, key: SigningKey, fleet: st
       const metadata = push.files.map(({ name, bytes }) => ({ name, content: bytes }))
       return { metadata, policy: published?.bytes ?? new Uint8Array() }
     },
+    supply: async (file) => {
+      const digest = createHash('sha256').update(file).digest('hex')
+      const known = supplied.get(digest)
+      if (known) return await known
+      supplied.clear()
+      const fresh = supply(lab, key, file)
+      supplied.set(digest, fresh)
+      return await fresh
+    },
     remove: () => repository.remove(),
   }
   return lab
+}
+
+async function supply(lab: TrustLab, key: SigningKey, file: Uint8Array): Promise<Carried> {
+  let manifest: Manifest
+  try {
+    manifest = verifyBundle(file, trusted(key)).manifest
+  } catch {
+    return await lab.carry()
+  }
+  const { name, capabilities } = manifest
+  await lab.policy((before) => {
+    const there = before[name]?.capabilities ?? []
+    return { ...before, [name]: { keys: [key.keyId], capabilities: [...new Set([...there, ...capabilities])], tiers: TIERS } }
+  })
+  await lab.publish(name, file, { replace: true })
+  return await lab.carry(name)
 }

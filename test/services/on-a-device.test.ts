@@ -42,7 +42,7 @@ if (birdMissing) {
 
 async function story(): Promise<void> {
   await buildAll()
-  const lab = await makeLab()
+  const lab = await makeLab([], { trust: true })
   const runDir = join(lab.directory, 'sw1/run')
   const port = await freePort()
   let agent: AgentProcess | undefined

@@ -41,6 +41,7 @@ async function device(name: string): Promise<{ client: RpcClient; agent: AgentPr
     made.agent = await startAgent(lab, name, port)
     agents.push(made.agent)
     await made.agent.line(isServing)
+    if (!fleet.silent && !lab.withholding) await made.agent.line(({ msg }) => msg === 'the repository is known as it is now')
     made.client = await connect(lab, port)
   }
   const made = {
@@ -78,7 +79,7 @@ t.test('an honest order runs, and the device says what it rests on', async (t) =
   t.match(await client.unary(LifecycleMethods.Get, { service: 'honest' }), { version: '1.0.0', state: ServiceState.READY })
   const after = await client.unary(TrustMethods.Status, {})
   t.ok((after.heights['service-honest'] ?? 0) > 0 && after.expiresMs > Date.now())
-  const again = await send(client, 'Install', orderOf('honest', '1.0.0'), file)
+  const again = await send(client, 'Install', orderOf('honest', '1.0.0', { metadata: [] }), file)
   t.equal(again.id, change.id, 'what is stored vouches for it as well, as long as it has not expired')
 })
 
@@ -250,7 +251,12 @@ t.test('on expired metadata nothing new runs, and what ran starts again', async 
   await confirm(made.agent, change.id)
   await refresh(fleet.repository.context({ nowMs: Date.now() - 8 * DAY_MS }), [])
   await t.rejects(send(made.client, 'Upgrade', orderOf('aging', '1.1.0', await fleet.carry('aging')), next), { code: 'TRUST_EXPIRED' })
+  lab.withholding = true
+  t.teardown(() => {
+    lab.withholding = false
+  })
   await made.again()
+  lab.withholding = false
   await made.agent.line(({ msg, service }) => msg === 'service started' && service === 'aging')
   await t.rejects(send(made.client, 'Upgrade', orderOf('aging', '1.1.0', await fleet.carry('aging')), next), { code: 'TRUST_EXPIRED' })
   await refresh(fleet.repository.context(), [])
