@@ -10,6 +10,7 @@ import { rolloutCommands } from './commands/rollout.ts'
 import { serveCommands } from './commands/serve.ts'
 import { serviceCommands } from './commands/service.ts'
 import { trustCommands } from './commands/trust.ts'
+import { whyCommand } from './commands/why.ts'
 import { witnessCommands } from './commands/witness.ts'
 import { interrupted, outcome } from './context.ts'
 import { EXIT, reportError } from './output.ts'
@@ -34,6 +35,7 @@ export function program(): Command {
     auditCommands,
     trustCommands,
     witnessCommands,
+    whyCommand,
   ])
     add(root)
   overrideExits(root)
@@ -42,7 +44,7 @@ export function program(): Command {
 
 const HELP = `
 Home directory: --home DIR, else $OFFBOX_HOME, else ./.offbox. Settings: offbox.yaml in it (docs/configuration.md).
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the rollout watched did not succeed; 4 controller or device not reachable; 130 interrupted.
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the rollout watched did not succeed; 4 controller or device not reachable; 5 part of the answer is not known (why); 6 it contradicts itself (why); 130 interrupted.
 
 A first fleet:
   $ offbox init --fleet lab

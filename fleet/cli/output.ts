@@ -54,7 +54,7 @@ export function time(atMs: number): string {
 }
 
 /** Exit codes, documented in docs/cli.md. */
-export const EXIT = { ok: 0, failed: 1, usage: 2, rolloutNotSucceeded: 3, unreachable: 4, interrupted: 130 } as const
+export const EXIT = { ok: 0, failed: 1, usage: 2, rolloutNotSucceeded: 3, unreachable: 4, incomplete: 5, refuted: 6, interrupted: 130 } as const
 
 /** Prints what went wrong and what to do; answers the exit code. */
 export function reportError(error: unknown, json: boolean): number {

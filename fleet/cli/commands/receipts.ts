@@ -58,7 +58,8 @@ function shown({ body, signature, chainPem }: SignedReceipt): Shown['signed'][nu
   return { body: Buffer.from(body).toString('utf8'), signature: Buffer.from(signature).toString('base64'), chainPem }
 }
 
-async function readShown(file: string): Promise<{ deviceId: string; signed: SignedReceipt[] }> {
+/** @throws ARGUMENT_INVALID not a file that `--json` wrote */
+export async function readShown(file: string): Promise<{ deviceId: string; signed: SignedReceipt[] }> {
   try {
     const text = new TextDecoder().decode(await readInput(file, fileBytesMax))
     const { deviceId, signed } = JSON.parse(text.trim().split('\n').at(-1) ?? '') as Shown
