@@ -5,7 +5,7 @@ import { AtomicFiles } from '../../../agent/store/atomic.ts'
 import { Chain } from '../../../core/audit/chain.ts'
 import { chapterLine, exportLine, readEntry, signedLine } from '../../../core/audit/entries.ts'
 import { asciiJson, lineOf, readRecord } from '../../../core/audit/record.ts'
-import { type Chapter, chaptersDigest, checkpointBody, headBody, readHead, type Signed, statementSignedBytes } from '../../../core/audit/statements.ts'
+import { type Chapter, chaptersDigest, checkpointBody, headBody, readCheckpoint, readHead, type Signed, statementSignedBytes } from '../../../core/audit/statements.ts'
 import { ExportVerifier, findingsMax } from '../../../core/audit/verification.ts'
 import { makeCa, makeIdentity, type Role } from '../../../core/x509.ts'
 import { FakeFileSystem } from '../../fakes/file-system.ts'
@@ -95,6 +95,14 @@ t.test('a signature counts for its own kind, signer and device alone', async (t)
   t.throws(() => readHead(collector('checkpoint', body), trust), { code: 'CERTIFICATE_INVALID' }, 'not one over another prefix')
   const bare = [exportLine('lab', 'sw1'), ...lines.slice(0, -1), signedLine('head', headOf([whole]))]
   t.match(verdict(bare).findings, [{ what: /the device did not sign/ }], 'and the collector cannot sign for what the device did not')
+})
+
+t.test('a device whose clock is wrong is collected from like any other', async (t) => {
+  const body = checkpointBody({ deviceId: 'sw1', chain: 'a'.repeat(64), sequence: 1, hash: 'a'.repeat(64), bootId: 'b', atMs: 60_000 })
+  t.match(readCheckpoint(device('checkpoint', body), trust), { atMs: 60_000 })
+  t.throws(() => readHead(collector('head', headBody({ ...JSON.parse(Buffer.from(headOf([chapter('first', 1).chapter]).body).toString(), atMs: 60_000 })), trust), {
+    code: 'CERTIFICATE_INVALID',
+  })
 })
 
 t.test('whatever the lines are, the verdict comes, and is bounded', async (t) => {
