@@ -22,6 +22,8 @@ export interface Target {
   readonly inputBytesMax: number
   /** "json": other bytes never come to the reader, so that they are not tried. */
   readonly form?: 'json'
+  /** One execution takes milliseconds: the short run in the tests has fewer of them. */
+  readonly costly?: true
   /** Left out: guided. "off" where counting blocks would cost more than it finds: tweetnacl is a tenth as fast then. */
   readonly coverage?: 'off'
 }

@@ -7,7 +7,15 @@ import type { Coverage } from './coverage.ts'
 import { mutate } from './mutate.ts'
 import type { Random } from './random.ts'
 
-export const BOUNDS = {
+export interface Bounds {
+  readonly cpuMsMax: number
+  readonly workMax: number
+  readonly workPerByteMax: number
+  readonly residentMbMax: number
+  readonly heapMbMax: number
+}
+
+export const BOUNDS: Bounds = {
   /** CPU of one execution, milliseconds: what it takes at most is a few hundred, of tweetnacl alone. Regular expressions count here only. */
   cpuMsMax: 5_000,
   /** Blocks executed, for an input of any size, and for each byte of it. */
@@ -17,11 +25,12 @@ export const BOUNDS = {
   residentMbMax: 512,
   /** Heap of the campaign's thread, MiB; V8 enforces it. */
   heapMbMax: 192,
-} as const
+}
 
 const BATCH = 64
 const CORPUS_MAX = 2_000
-const CRASHES_MAX = 20
+/** Kinds of crash after which a campaign ends. */
+export const CRASHES_MAX = 20
 
 export interface Progress {
   executions: number
@@ -39,6 +48,9 @@ export interface CampaignOptions {
   readonly coverage: Coverage | null
   /** Inputs are kept for what they reach; otherwise coverage is only measured. */
   readonly guided: boolean
+  readonly bounds?: Bounds
+  /** Executions between two looks at coverage. */
+  readonly batch?: number
   /** Asked before each batch. */
   readonly goesOn: (progress: Progress) => boolean
   /** Told of each input before it is executed, in case there is no after. */
@@ -47,22 +59,22 @@ export interface CampaignOptions {
 
 /** Never rejects for what a target does. */
 export async function runCampaign(options: CampaignOptions): Promise<Progress> {
-  const { target, random, coverage, guided, goesOn } = options
+  const { target, random, coverage, guided, batch: batchSize = BATCH, bounds = BOUNDS, goesOn } = options
   const campaign = new Campaign(options)
   const seeds = target.seeds()
   const corpus = [...seeds]
   for (const seed of corpus) await campaign.once(seed)
   coverage?.take()
-  while (goesOn(campaign.progress) && campaign.progress.crashes.size < CRASHES_MAX) {
+  while (goesOn(campaign.progress)) {
     // Most of what is new was refused early: without the seeds little would be accepted.
     const parent = () => random.pick(random.chance(2) ? seeds : corpus)
-    const batch = Array.from({ length: BATCH }, () => mutate(random, parent(), { corpus, bytesMax: target.inputBytesMax, json: target.form === 'json' }))
+    const batch = Array.from({ length: batchSize }, () => mutate(random, parent(), { corpus, bytesMax: target.inputBytesMax, json: target.form === 'json' }))
     for (const input of batch) await campaign.once(input)
     const taken = coverage?.take()
     if (!coverage || !taken) continue
     const gains = guided && taken.gained > 0 && corpus.length < CORPUS_MAX
     if (gains) coverage.undo()
-    if (gains || taken.work > BOUNDS.workMax) corpus.push(...(await campaign.oneByOne(batch, coverage)))
+    if (gains || taken.work > bounds.workMax) corpus.push(...(await campaign.oneByOne(batch, coverage)))
   }
   return { ...campaign.progress, corpus: corpus.length }
 }
@@ -71,10 +83,12 @@ class Campaign {
   readonly progress: Progress = { executions: 0, outcomes: {}, crashes: new Map(), corpus: 0 }
   readonly #target: Target
   readonly #before: (input: Uint8Array) => void
+  readonly #bounds: Bounds
   readonly #baseMb = residentMb()
 
-  constructor({ target, before }: CampaignOptions) {
+  constructor({ target, before, bounds = BOUNDS }: CampaignOptions) {
     this.#target = target
+    this.#bounds = bounds
     this.#before = before ?? (() => {})
   }
 
@@ -91,8 +105,8 @@ class Campaign {
       this.#note(error)
     }
     const tookMs = cpuMs() - startedMs
-    if (tookMs > BOUNDS.cpuMsMax) this.#over(input, 'took more CPU than any input may')
-    if (residentMb() - this.#baseMb > BOUNDS.residentMbMax) this.#over(input, `took more than ${BOUNDS.residentMbMax} MiB of memory`)
+    if (tookMs > this.#bounds.cpuMsMax) this.#over(input, 'took more CPU than any input may')
+    if (residentMb() - this.#baseMb > this.#bounds.residentMbMax) this.#over(input, `took more than ${this.#bounds.residentMbMax} MiB of memory`)
   }
 
   /** A batch again, to tell its inputs apart. @returns those that reached something new */
@@ -102,7 +116,7 @@ class Campaign {
       await this.once(input)
       const { gained, work } = coverage.take()
       if (gained > 0) keepers.push(input)
-      if (work > BOUNDS.workMax + BOUNDS.workPerByteMax * input.length) this.#over(input, 'did more work than its size allows')
+      if (work > this.#bounds.workMax + this.#bounds.workPerByteMax * input.length) this.#over(input, 'did more work than its size allows')
     }
     return keepers
   }

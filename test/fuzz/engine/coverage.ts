@@ -19,14 +19,14 @@ export interface Taken {
 
 export class Coverage {
   readonly #session = new Session()
-  readonly #root: string
+  readonly #covers: readonly string[]
   /** By function: each block ever seen, by its start, and whether it has run. */
   readonly #blocks = new Map<string, Map<number, boolean>>()
   #gains: Gain[] = []
 
-  /** @param root URL prefix of the code that counts; packages and tests do not */
-  constructor(root: string) {
-    this.#root = root
+  /** @param covers what the URL of code that counts begins with */
+  constructor(covers: readonly string[]) {
+    this.#covers = covers
     this.#session.connect()
     this.#post('Profiler.enable')
     this.#post('Profiler.startPreciseCoverage', { callCount: true, detailed: true })
@@ -36,7 +36,7 @@ export class Coverage {
     let work = 0
     this.#gains = []
     for (const { url, functions } of this.#post('Profiler.takePreciseCoverage').result as { url: string; functions: FunctionCoverage[] }[]) {
-      const ours = url.startsWith(this.#root) && !/\/(node_modules|test)\//.test(url.slice(this.#root.length - 1))
+      const ours = this.#covers.some((prefix) => url.startsWith(prefix))
       for (const { ranges } of functions) {
         for (const { count } of ranges) work += count
         if (ours) note(this.#of(`${url}:${ranges[0]?.startOffset}`), ranges, this.#gains)

@@ -2,7 +2,25 @@
 import type { Random } from './random.ts'
 
 /** Lengths, counts and text that readers trip over. */
-const WORDS = ['__proto__', 'constructor', 'toString', 'length', 'null', '-1', '1e999', '\\ud800', '\u0000', '..', '{}', '[]', '""', 'é', '\u2028', '*', '*a*a*a*a*a*a*a*a']
+const WORDS = [
+  '__proto__',
+  'constructor',
+  'toString',
+  'length',
+  'null',
+  '-1',
+  '1e999',
+  '\\ud800',
+  '\u0000',
+  '..',
+  '{}',
+  '[]',
+  '""',
+  'é',
+  '\u2028',
+  '*',
+  '*a*a*a*a*a*a*a*a',
+]
 const NUMBERS = [0, 1, -1, -0, 0.5, 7, 8, 16, 64, 127, 128, 255, 256, 65_535, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 53 - 1, 2 ** 53, 1e21, -(2 ** 53)]
 /** The parser takes long for large values, which bytes reach as well. */
 const JSON_BYTES_MAX = 64 * 1024
@@ -146,7 +164,7 @@ function mutateText(random: Random, text: string): string {
 function mutateBytes(random: Random, bytes: Uint8Array, donor: Uint8Array): Uint8Array {
   const at = random.below(bytes.length + 1)
   const copy = bytes.slice()
-  switch (random.below(9)) {
+  switch (random.below(10)) {
     case 0:
       if (at < copy.length) copy[at] = (copy[at] ?? 0) ^ (1 << random.below(8))
       return copy

@@ -2,24 +2,30 @@
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { BOUNDS } from './campaign.ts'
+import { BOUNDS, type Bounds, CRASHES_MAX } from './campaign.ts'
 import type { CampaignOrder, CampaignReport } from './worker.ts'
 
 const LOOK_MS = 250
-const root = join(import.meta.dirname, '../../..')
+const root = pathToFileURL(join(import.meta.dirname, '../../..')).href
+const PRODUCT = ['core', 'agent', 'services', 'proto'].map((folder) => `${root}/${folder}/`)
 
 export type Wanted = Pick<CampaignOrder, 'module' | 'target' | 'seed' | 'coverage'> & {
   readonly inputBytesMax: number
   /** Wall time, milliseconds. */
   readonly forMs: number
   readonly executionsMax?: number
+  /** Default: the product. */
+  readonly covers?: readonly string[]
+  readonly bounds?: Bounds
+  readonly crashesMax?: number
 }
 
-export async function runWatched({ inputBytesMax, forMs, executionsMax = Number.POSITIVE_INFINITY, ...wanted }: Wanted): Promise<CampaignReport> {
+export async function runWatched(wanted: Wanted): Promise<CampaignReport> {
+  const { inputBytesMax, forMs, executionsMax = Number.POSITIVE_INFINITY, covers = PRODUCT, bounds = BOUNDS, crashesMax = CRASHES_MAX, ...what } = wanted
   const state = new SharedArrayBuffer(8)
   const input = new SharedArrayBuffer(inputBytesMax + 1)
-  const order: CampaignOrder = { ...wanted, executionsMax, untilMs: Date.now() + forMs, root: pathToFileURL(`${root}/`).href, state, input }
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: order, resourceLimits: { maxOldGenerationSizeMb: BOUNDS.heapMbMax } })
+  const order: CampaignOrder = { ...what, executionsMax, covers, bounds, crashesMax, untilMs: Date.now() + forMs, state, input }
+  const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: order, resourceLimits: { maxOldGenerationSizeMb: bounds.heapMbMax } })
   const numbers = new Int32Array(state)
 
   return await new Promise((resolve, reject) => {
@@ -37,7 +43,7 @@ export async function runWatched({ inputBytesMax, forMs, executionsMax = Number.
       const [execution, cpuMs] = [Atomics.load(numbers, 0), (user + system) / 1_000]
       if (execution !== lastExecution) [lastExecution, sinceMs] = [execution, cpuMs]
       // Twice as long as an execution may take that does come to its end.
-      else if (execution > 0 && cpuMs - sinceMs > 2 * BOUNDS.cpuMsMax) crashed('hangs')
+      else if (execution > 0 && cpuMs - sinceMs > 2 * bounds.cpuMsMax) crashed('hangs')
     }
     const timer = setInterval(() => {
       if (looking) return
@@ -53,7 +59,7 @@ export async function runWatched({ inputBytesMax, forMs, executionsMax = Number.
       resolve(report)
     })
     worker.once('error', (error: Error & { code?: string }) => {
-      if (error.code === 'ERR_WORKER_OUT_OF_MEMORY') crashed(`took more than ${BOUNDS.heapMbMax} MiB of heap`)
+      if (error.code === 'ERR_WORKER_OUT_OF_MEMORY') crashed(`took more than ${bounds.heapMbMax} MiB of heap`)
       else {
         clearInterval(timer)
         reject(error)

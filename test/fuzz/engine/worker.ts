@@ -1,7 +1,7 @@
 /** One campaign in a thread of its own, so that it can be ended when it hangs. Coverage starts before the reader is loaded: V8 counts no blocks of what was compiled before. */
 import { parentPort, workerData } from 'node:worker_threads'
 import type { Target } from '../target.ts'
-import { type Progress, runCampaign } from './campaign.ts'
+import { type Bounds, type Progress, runCampaign } from './campaign.ts'
 import { Coverage } from './coverage.ts'
 import { Random } from './random.ts'
 
@@ -15,7 +15,11 @@ export interface CampaignOrder {
   /** Ends after so many, or at this time (Unix milliseconds), whichever is first. */
   readonly executionsMax: number
   readonly untilMs: number
-  readonly root: string
+  /** What the URL of code that counts begins with. */
+  readonly covers: readonly string[]
+  readonly bounds: Bounds
+  /** Kinds of crash after which it ends. */
+  readonly crashesMax: number
   /** Two numbers: executions begun, and bytes of the present input. */
   readonly state: SharedArrayBuffer
   /** The present input. */
@@ -31,7 +35,7 @@ export interface CampaignReport {
 }
 
 const order = workerData as CampaignOrder
-const coverage = order.coverage === 'off' ? null : new Coverage(order.root)
+const coverage = order.coverage === 'off' ? null : new Coverage(order.covers)
 const { TARGETS } = (await import(order.module)) as { TARGETS: readonly Target[] }
 const target = TARGETS.find(({ name }) => name === order.target)
 if (!target) throw new Error(`no target ${order.target}`)
@@ -43,7 +47,8 @@ const progress: Progress = await runCampaign({
   random: new Random(order.seed),
   coverage,
   guided: order.coverage === 'guided',
-  goesOn: ({ executions }) => executions < order.executionsMax && Date.now() < order.untilMs,
+  bounds: order.bounds,
+  goesOn: ({ executions, crashes }) => executions < order.executionsMax && crashes.size < order.crashesMax && Date.now() < order.untilMs,
   before: (input) => {
     shared.set(input.subarray(0, shared.length))
     Atomics.store(state, 1, Math.min(input.length, shared.length))

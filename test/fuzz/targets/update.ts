@@ -68,6 +68,7 @@ function onADevice(name: string, rules: MetadataRules): Target {
     codes: CODES,
     declared: (error) => error instanceof SyntaxError,
     form: 'json',
+    costly: true,
     inputBytesMax: 32 * 1024,
     ...(rules === DEVICE_RULES ? { coverage: 'off' as const } : {}),
     run: async (input) => {
@@ -99,6 +100,7 @@ export const updateTargets: readonly Target[] = [
     codes: CODES,
     declared: (error) => error instanceof SyntaxError,
     form: 'json',
+    costly: true,
     inputBytesMax: 32 * 1024,
     run: async (input) => {
       const pushed = published(input)
@@ -134,6 +136,7 @@ export const updateTargets: readonly Target[] = [
       ]
     },
     codes: CODES,
+    costly: true,
     inputBytesMax: 64 * 1024,
     run: async (input) => {
       const disk = new FakeFileSystem()
