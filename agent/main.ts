@@ -144,6 +144,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   undo.push(() => membership.close())
   const { identity, enrolled } = await membership.identity()
   serving = identity
+  trust.hear(audit.acknowledged, { fleet: anchors.fleet, caPem: anchors.caPem, deviceId: identity.deviceId })
   await Promise.race([started, enough])
 
   front = createFront({ address, port, fleet: anchors.fleet, caPem: anchors.caPem, identity, clock, log })

@@ -32,6 +32,12 @@ export interface Lesson {
   readonly evidence: Evidence
 }
 
+/** Of audit/acknowledged.ts. */
+export interface HeadTimes {
+  provenAtMs(by: { fleet: string; caPem: string; deviceId: string }): number
+  watch(listener: (atMs: number) => void): () => void
+}
+
 export class DeviceTrust {
   readonly bundles: BundleTrust
   /** Null: the image carries no trust anchors. */
@@ -107,6 +113,13 @@ export class DeviceTrust {
     } catch (error) {
       this.#log.error({ what, code: codeOf(error), error: messageOf(error) }, 'the enrolment brought what is refused')
     }
+  }
+
+  /** Time that collectors of the audit log sign: what is kept of it, then what comes. */
+  hear(heads: HeadTimes, by: Parameters<HeadTimes['provenAtMs']>[0]): void {
+    const provenAtMs = heads.provenAtMs(by)
+    if (provenAtMs > 0) this.tuf?.time.learn('audit', provenAtMs)
+    heads.watch((atMs) => this.tuf?.time.learn('audit', atMs))
   }
 
   /** @throws STATE_REFUSED there are no trust anchors */

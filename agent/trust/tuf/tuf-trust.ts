@@ -241,7 +241,9 @@ export class TufTrust {
     for (const { record, verification } of found) this.#adopt(record, verification, problems)
     const chosen = found.find(({ record }) => record === this.#record)
     if (chosen) await this.#readBelief(chosen.verification, problems)
-    if (found.length > 0 && this.#options.witness.need === 'without-store') this.#needsWitness = false
+    // A store that says nothing of how far the repository had come is as good as none, however whole it is.
+    const knows = this.#floor !== null && (this.#floor.heights.timestamp > 0 || this.#witnessed !== null)
+    if (knows && this.#options.witness.need === 'without-store') this.#needsWitness = false
     await this.#makeGood(
       found.map(({ bytes }) => bytes),
       problems,

@@ -1,68 +1,27 @@
 /** Orders to a real agent that has trust anchors: what it runs, and what it refuses without touching anything. */
-import { readFile, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import t from 'tap'
 import { splitBundle } from '../../../core/bundle-format.ts'
 import { publish } from '../../../fleet/trust/publish.ts'
 import { refresh, revoke, rotate } from '../../../fleet/trust/trust.ts'
-import type { RpcClient } from '../../../fleet/rpc/client.ts'
 import { LifecycleMethods, ServiceState } from '../../../proto/gen/lifecycle.ts'
 import { TrustMethods } from '../../../proto/gen/trust.ts'
-import { flipBit, makeBundle, makeKey, type ManifestParts, type SigningKey, trust as trusted } from '../../fixtures/bundles.ts'
-import { type AgentProcess, connect, freePort, isServing, type Lab, makeLab, send, startAgent } from '../agent-process.ts'
+import { flipBit, makeKey, trust as trusted } from '../../fixtures/bundles.ts'
+import { type Lab, send } from '../agent-process.ts'
 import type { Carried, TrustLab } from '../trust-lab.ts'
+import { orderOf, type OrdersLab, ordersLab } from './orders-lab.ts'
 
-const SERVICE = `{ methods: [], check: (raw) => raw, start: async () => {}, stop: async () => {}, health: () => ({ status: 'healthy', evidence: {} }) }`
-const CODE = `var offboxService = { create: () => (${SERVICE}) }`
 const DAY_MS = 86_400_000
 
 let lab: Lab
 let fleet: TrustLab
-const agents: AgentProcess[] = []
-t.setTimeout(240_000)
+let bundle: OrdersLab['bundle']
+let device: OrdersLab['device']
+let confirm: OrdersLab['confirm']
+t.setTimeout(290_000)
 t.before(async () => {
-  lab = await makeLab([], { trust: true })
-  fleet = lab.trust as TrustLab
+  const made = await ordersLab()
+  ;({ lab, fleet, bundle, device, confirm } = made)
 })
-t.teardown(async () => {
-  for (const agent of agents) await agent.kill()
-  await lab?.close()
-})
-
-const bundle = (name: string, version: string, over: Partial<ManifestParts> = {}, key: SigningKey = lab.key) =>
-  makeBundle(key, { name, version, heapMbMax: 32, ...over }, CODE)
-const orderOf = (service: string, version: string, more: object = {}) => ({ service, version, bakeMs: 0, confirmTimeoutMs: 60_000, ...more })
-
-/** A device of its own: nothing that one test does to a store is left for the next. */
-async function device(name: string): Promise<{ client: RpcClient; agent: AgentProcess; again(before?: () => Promise<unknown>): Promise<void>; close(): void }> {
-  const port = await freePort()
-  const up = async () => {
-    made.client?.close()
-    made.agent = await startAgent(lab, name, port)
-    agents.push(made.agent)
-    await made.agent.line(isServing)
-    if (!fleet.silent && !lab.withholding) await made.agent.line(({ msg }) => msg === 'the repository is known as it is now')
-    made.client = await connect(lab, port)
-  }
-  const made = {
-    client: undefined as unknown as RpcClient,
-    agent: undefined as unknown as AgentProcess,
-    again: async (before = async (): Promise<unknown> => undefined) => {
-      await made.agent.kill()
-      await before()
-      await up()
-    },
-    close: () => made.client.close(),
-  }
-  await up()
-  return made
-}
-
-async function confirm(agent: AgentProcess, changeId: string): Promise<void> {
-  const fresh = await connect(lab, agent.port)
-  await fresh.unary(LifecycleMethods.Confirm, { changeId })
-  fresh.close()
-}
 
 t.test('an honest order runs, and the device says what it rests on', async (t) => {
   await fleet.allow('honest', [])
@@ -155,91 +114,6 @@ t.test('an order recorded at one device is worth nothing at another that knows b
   await t.rejects(send(other.client, 'Install', orderOf('replayed', '1.0.0', recorded), file), { code: 'TRUST_ROLLBACK' })
   await t.rejects(send(other.client, 'Install', orderOf('replayed', '1.0.0', await fleet.carry('replayed')), file), { code: 'TRUST_UNLISTED' })
   t.same((await other.client.unary(LifecycleMethods.List, {})).services, [])
-})
-
-t.test('without a store nothing new runs before the witness has answered this very start', async (t) => {
-  await fleet.allow('waiting', [])
-  const file = await fleet.publish('waiting', bundle('waiting', '1.0.0'))
-  const stale = await fleet.carry('waiting')
-  await refresh(fleet.repository.context(), [])
-  fleet.silent = true
-  t.teardown(() => {
-    fleet.silent = false
-  })
-  const { client, agent, close } = await device('waiting')
-  t.teardown(close)
-  await agent.line(({ msg }) => msg === 'nothing new is taken before the witness has answered')
-  t.match(await client.unary(TrustMethods.Status, {}), { needsWitness: true, policyVersion: 0 })
-  const order = async (carried: Carried) => await send(client, 'Install', orderOf('waiting', '1.0.0', carried), file)
-  await t.rejects(order(await fleet.carry('waiting')), { code: 'TRUST_UNAVAILABLE', message: /witness/ })
-  await t.rejects(client.unary(TrustMethods.Update, await fleet.carry()), { code: 'TRUST_UNAVAILABLE' })
-  fleet.silent = false
-  const recorded = await fleet.attest((await client.unary(TrustMethods.Challenge, {})).nonce)
-  const { nonce } = await client.unary(TrustMethods.Challenge, {})
-  await t.rejects(client.unary(TrustMethods.Attest, { ...recorded }), { code: 'WITNESS_UNTRUSTED', message: /another question/ })
-  const status = await client.unary(TrustMethods.Attest, { ...(await fleet.attest(nonce, await fleet.carry())) })
-  t.match(status, { needsWitness: false })
-  await t.rejects(order(stale), { code: 'TRUST_ROLLBACK', message: /the witness has seen/ }, 'it knows the newest from the witness alone')
-  t.match(await order(await fleet.carry('waiting')), { to: '1.0.0' })
-})
-
-t.test('a store that was tampered with or wiped is not believed, and what ran goes on once it is vouched for', async (t) => {
-  await fleet.allow('stored', [])
-  const file = await fleet.publish('stored', bundle('stored', '1.0.0'))
-  const made = await device('stored')
-  t.teardown(() => made.close())
-  const change = await send(made.client, 'Install', orderOf('stored', '1.0.0', await fleet.carry('stored')), file)
-  await confirm(made.agent, change.id)
-  const copy = (name: 'a' | 'b') => join(lab.directory, 'stored/state/trust/tuf', name)
-  const tamper = async (name: 'a' | 'b') => await writeFile(copy(name), flipBit(new Uint8Array(await readFile(copy(name))), 900))
-
-  lab.withholding = true
-  t.teardown(() => {
-    lab.withholding = false
-  })
-  await made.again(async () => await tamper('a'))
-  const one = await made.client.unary(TrustMethods.Status, {})
-  t.match(one, { needsWitness: false, problems: [/copy a/] }, 'one copy is enough, and the other one is missed')
-  t.match(await made.client.unary(LifecycleMethods.Get, { service: 'stored' }), { state: ServiceState.READY })
-
-  fleet.silent = true
-  await made.again(async () => await Promise.all([tamper('a'), tamper('b')]))
-  t.match(await made.client.unary(TrustMethods.Status, {}), { needsWitness: true, policyVersion: 0, problems: [/copy a/, /copy b/] })
-  t.match(
-    await made.client.unary(LifecycleMethods.Get, { service: 'stored' }),
-    { state: ServiceState.FAILED, health: { reason: /^POLICY_DENIED: .*there is no policy/ } },
-    'no policy, no run; and the device can be reached',
-  )
-  await t.rejects(send(made.client, 'Upgrade', orderOf('stored', '1.0.0', await fleet.carry('stored')), file), { code: 'TRUST_UNAVAILABLE' })
-
-  lab.withholding = false
-  fleet.silent = false
-  await made.again(async () => await rm(join(lab.directory, 'stored/state/trust'), { recursive: true }))
-  await made.agent.line(({ msg, service }) => msg === 'service started' && service === 'stored')
-  t.match(await made.client.unary(TrustMethods.Status, {}), { needsWitness: false }, 'witness, metadata and policy came with the enrolment')
-})
-
-t.test('a service whose policy is withdrawn does not start again, until the policy lets it', async (t) => {
-  await fleet.allow('withdrawn', [])
-  const file = await fleet.publish('withdrawn', bundle('withdrawn', '1.0.0'))
-  const made = await device('withdrawn')
-  t.teardown(() => made.close())
-  const change = await send(made.client, 'Install', orderOf('withdrawn', '1.0.0', await fleet.carry('withdrawn')), file)
-  await confirm(made.agent, change.id)
-  await fleet.policy(({ withdrawn: _, ...others }) => others)
-  const policyVersion = (await made.client.unary(TrustMethods.Update, await fleet.carry())).policyVersion
-  t.match(await made.client.unary(LifecycleMethods.Get, { service: 'withdrawn' }), { state: ServiceState.READY }, 'what runs is not torn down')
-  lab.withholding = true
-  t.teardown(() => {
-    lab.withholding = false
-  })
-  await made.again()
-  const down = await made.client.unary(LifecycleMethods.Get, { service: 'withdrawn' })
-  t.match(down, { version: '1.0.0', state: ServiceState.FAILED, health: { reason: /^POLICY_DENIED: .*does not name withdrawn/ } })
-  t.equal((await made.client.unary(TrustMethods.Status, {})).policyVersion, policyVersion, 'remembered over a restart, unasked')
-  await fleet.allow('withdrawn', [])
-  await made.client.unary(TrustMethods.Update, await fleet.carry())
-  await made.agent.line(({ msg, service }) => msg === 'service started' && service === 'withdrawn')
 })
 
 t.test('on expired metadata nothing new runs, and what ran starts again', async (t) => {
