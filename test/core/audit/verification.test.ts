@@ -5,7 +5,16 @@ import { AtomicFiles } from '../../../agent/store/atomic.ts'
 import { Chain } from '../../../core/audit/chain.ts'
 import { chapterLine, exportLine, readEntry, signedLine } from '../../../core/audit/entries.ts'
 import { asciiJson, lineOf, readRecord } from '../../../core/audit/record.ts'
-import { type Chapter, chaptersDigest, checkpointBody, headBody, readCheckpoint, readHead, type Signed, statementSignedBytes } from '../../../core/audit/statements.ts'
+import {
+  type Chapter,
+  chaptersDigest,
+  checkpointBody,
+  headBody,
+  readCheckpoint,
+  readHead,
+  type Signed,
+  statementSignedBytes,
+} from '../../../core/audit/statements.ts'
 import { ExportVerifier, findingsMax } from '../../../core/audit/verification.ts'
 import { makeCa, makeIdentity, type Role } from '../../../core/x509.ts'
 import { FakeFileSystem } from '../../fakes/file-system.ts'
@@ -100,9 +109,9 @@ t.test('a signature counts for its own kind, signer and device alone', async (t)
 t.test('a device whose clock is wrong is collected from like any other', async (t) => {
   const body = checkpointBody({ deviceId: 'sw1', chain: 'a'.repeat(64), sequence: 1, hash: 'a'.repeat(64), bootId: 'b', atMs: 60_000 })
   t.match(readCheckpoint(device('checkpoint', body), trust), { atMs: 60_000 })
-  t.throws(() => readHead(collector('head', headBody({ ...JSON.parse(Buffer.from(headOf([chapter('first', 1).chapter]).body).toString(), atMs: 60_000 })), trust), {
-    code: 'CERTIFICATE_INVALID',
-  })
+  const { chapter: whole } = chapter('first', 1)
+  const late = headBody({ fleet: 'lab', deviceId: 'sw1', chapter: whole, earlier: { count: 0, digest: chaptersDigest([]) }, atMs: 60_000 })
+  t.throws(() => readHead(collector('head', late), trust), { code: 'CERTIFICATE_INVALID' }, 'the collector has a clock')
 })
 
 t.test('whatever the lines are, the verdict comes, and is bounded', async (t) => {
