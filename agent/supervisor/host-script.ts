@@ -21,7 +21,7 @@ export interface HostData {
 }
 
 export class HostScript {
-  /** For `new Worker(…, { eval: true })`, with `data` in workerData.host. */
+  /** For `new Worker(text, { eval: true })`, with `data` in workerData.host. */
   readonly boot = BOOT
   readonly #text: string
   #compiled: Uint8Array | undefined

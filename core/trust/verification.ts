@@ -105,7 +105,7 @@ export class Verification {
     attempt(() => this.#takeStoredSnapshot())
   }
 
-  /** Section 5.3: every newer root the source has, each signed by the one before it and by itself. @throws TRUST_… */
+  /** Section 5.3: every newer root the source has, each signed by the one before it and by itself. @throws a code of trust */
   async refreshRoot(): Promise<void> {
     const { source, rules } = this.#options
     for (let taken = 0; ; taken++) {
