@@ -30,6 +30,7 @@ import { Journal } from './change/journal.ts'
 import { Receipts } from './change/receipts.ts'
 import { ServiceChanges } from './change/service-changes.ts'
 import type { ChangeRecord } from './change/types.ts'
+import { collector, collectWhenIdle } from './collect.ts'
 import { type AgentConfig, readConfig } from './config.ts'
 import { createDrivers } from './drivers/drivers.ts'
 import { servicesWaitMs } from './limits.ts'
@@ -130,6 +131,8 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   })
   undo.push(() => services.close())
   trust.onChange = () => void services.reconsider()
+  const collect = collector()
+  if (collect) undo.push(collectWhenIdle({ clock, collect }))
   await drivers.start()
   await receipts.load()
   await engine.recover()
@@ -147,7 +150,9 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   trust.hear(audit.acknowledged, { fleet: anchors.fleet, caPem: anchors.caPem, deviceId: identity.deviceId })
   await Promise.race([started, enough])
 
-  front = createFront({ address, port, fleet: anchors.fleet, caPem: anchors.caPem, identity, clock, log })
+  // All of them are one kind to the audit log, which counts them: strangers must not be able to fill it.
+  const refused = (fields: object, what: string) => audit.record({ principal: '', method: 'connection', decision: 'deny', what, ...fields })
+  front = createFront({ address, port, fleet: anchors.fleet, caPem: anchors.caPem, identity, clock, log, refused })
   const gate = new Gate(front, audit, clock)
   const serve = new Serve({ server: front.server, gate, log })
   const metrics = new Metrics()

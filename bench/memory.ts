@@ -1,8 +1,9 @@
 /**
  * Memory of a whole agent (its process with three sandboxed worker services, and one service in a process of its own) after a minute of
  * load and one swap of each, beside a floor in the same run: the same libraries loaded, three empty SES workers, a bare child node.
- * Summed PSS of every process. The flags are those that the product starts its agent with; `--flags "..."` tries others, `--seconds N`
- * a shorter load.
+ * Summed PSS of every process, once the agent has been left alone for as long as it takes to see that it is idle and to collect its garbage
+ * (agent/supervisor/limits.ts). `rightAfterMB` is before that, and `ratioCollected` is to a floor that was made to collect its own. The flags are those that the product starts its
+ * agent with; `--flags "..."` tries others, `--seconds N` a shorter load.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -22,8 +23,10 @@ import { memoryOf, type ProcessMemory, sumMb } from './memory/pss.ts'
 import { report } from './report.ts'
 
 const SECONDS = 60
-/** After the load, for what is queued to be done; nothing is asked to collect its garbage. */
+/** For what is queued to be done. */
 const SETTLE_MS = 2_000
+/** After the load, for the agent to collect of its own accord: idle for 4.5 s, seen in readings of a second; then V8 frees its spare pages within 8 s. */
+const IDLE_MS = 16_000
 
 interface Subject {
   readonly manifest: Omit<ManifestParts, 'version'>
@@ -68,14 +71,16 @@ try {
   const used = flags ? { ...usual, flags } : usual
   const agent = await agentMemory(lab, used)
   const floor = await floorMemory(lab, used)
-  process.stdout.write(`started with: ${JSON.stringify(used)}\nagent: ${listed(agent.processes)}\nfloor: ${listed(floor)}\n`)
-  const [agentMB, floorMB] = [sumMb(agent.processes), sumMb(floor)]
+  process.stdout.write(`started with: ${JSON.stringify(used)}\nagent: ${listed(agent.processes)}\nfloor: ${listed(floor.processes)}\n`)
+  const [agentMB, floorMB, floorCollectedMB] = [sumMb(agent.processes), sumMb(floor.processes), sumMb(floor.collected)]
   const rows = { agent: { samples: [agentMB], unit: 'MiB' }, floor: { samples: [floorMB], unit: 'MiB' } }
   report('memory', rows, {
     agentMB,
     floorMB,
     ratio: agentMB / floorMB,
     beforeLoadMB: agent.beforeLoadMb,
+    rightAfterMB: agent.rightAfterMb,
+    ratioCollected: agentMB / floorCollectedMB,
     calls: agent.calls,
     failed: agent.failed,
     swaps: agent.swaps,
@@ -124,16 +129,18 @@ async function agentMemory(lab: Lab, how: NodeStart) {
     await Promise.all(callers)
     load.close()
     await delay(SETTLE_MS)
-    return { processes: memoryOf(agent.child.pid ?? 0), beforeLoadMb, swaps: SUBJECTS.length, ...result }
+    const rightAfterMb = sumMb(memoryOf(agent.child.pid ?? 0))
+    await delay(IDLE_MS)
+    return { processes: memoryOf(agent.child.pid ?? 0), beforeLoadMb, rightAfterMb, swaps: SUBJECTS.length, ...result }
   } finally {
     await agent.kill()
   }
 }
 
-async function floorMemory(lab: Lab, { flags, environment }: NodeStart): Promise<ProcessMemory[]> {
+async function floorMemory(lab: Lab, { flags, environment }: NodeStart): Promise<{ processes: ProcessMemory[]; collected: ProcessMemory[] }> {
   const place = (name: string) => join(lab.directory, 'floor', name)
   const shared = { bundle: true, platform: 'node', target: 'node26', logLevel: 'warning', absWorkingDir: join(import.meta.dirname, '..') } as const
-  const worker = `import 'ses'; import { parentPort } from 'node:worker_threads'; lockdown(); parentPort.on('message', () => {}); parentPort.postMessage('ready')`
+  const worker = `import 'ses'; import { parentPort } from 'node:worker_threads'; const { gc } = globalThis; lockdown(); parentPort.on('message', () => gc?.({ type: 'major', flavor: 'last-resort' })); parentPort.postMessage('ready')`
   const child = `process.stdin.resume(); setInterval(() => {}, 60_000)`
   const from = (contents: string) => ({ stdin: { contents, resolveDir: import.meta.dirname } })
   const banner = { js: "import { createRequire as __createRequire } from 'node:module'\nconst require = __createRequire(import.meta.url)" }
@@ -150,7 +157,10 @@ async function floorMemory(lab: Lab, { flags, environment }: NodeStart): Promise
   try {
     await Promise.race([once(floor, 'message'), gone.then(([code]) => Promise.reject(new Error(`the floor ended with ${code}`)))])
     await delay(SETTLE_MS)
-    return memoryOf(floor.pid ?? 0)
+    const processes = memoryOf(floor.pid ?? 0)
+    floor.send('collect')
+    await delay(IDLE_MS)
+    return { processes, collected: memoryOf(floor.pid ?? 0) }
   } finally {
     for (const { pid } of memoryOf(floor.pid ?? 0).reverse()) process.kill(pid, 'SIGKILL')
     await gone

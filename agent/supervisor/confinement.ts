@@ -103,6 +103,8 @@ export function nodeWords(heapMbMax: number, youngGenerationMbMax: number): stri
     `/proc/self/fd/${NODE_DESCRIPTOR}`,
     '--permission',
     '--no-addons',
+    // For the host script alone, which hides it from the service (services/sdk/collect.ts).
+    '--expose-gc',
     `--max-old-space-size=${heapMbMax}`,
     // V8 has two semi-spaces in use and one spare in its young generation.
     `--max-semi-space-size=${Math.max(1, Math.floor(youngGenerationMbMax / 3))}`,

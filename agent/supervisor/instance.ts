@@ -287,7 +287,12 @@ export class Instance implements Carrier {
     try {
       const link = new Link({ bundle, startTransport, clock, limits, on })
       this.#link = link
-      this.#unwatch = resources.add({ account: this.account, usage: () => link.usage(), end: (code, why) => link.kill(`${code}: ${why}`) })
+      this.#unwatch = resources.add({
+        account: this.account,
+        usage: () => link.usage(),
+        collect: () => link.send({ type: 'collect' }),
+        end: (code, why) => link.kill(`${code}: ${why}`),
+      })
     } catch (error) {
       // No thread to be had (memory, limits of the system): like one that ended at once, but not within this very event.
       queueMicrotask(() => this.#exited(`no worker could be made: ${messageOf(error)}`))

@@ -19,7 +19,21 @@ export const RESOURCE_LIMITS = {
   jumpMb: 160,
   /** Growth of it that is taken for ordinary, MiB a second. */
   riseMbPerSecond: 4,
+  /**
+   * A version that uses no more of a core for `idleMs` is idle, and collects its garbage after so much work: a start takes 100 to 200 ms. The kernel
+   * counts a process in steps of 10 ms, so that 1 % a second is one heartbeat. What a worker serves at this rate, 300 calls a second, can bear
+   * a pause of 30 ms every `collectPauseMs`.
+   */
+  idlePercentMax: 1.5,
+  collectWorkMs: 50,
+  idleMs: 4_500,
+  /** A little less than `askMs`, which is the rhythm of the readings. */
+  readMs: 900,
+  collectPauseMs: 30_000,
 } as const
+
+/** The same for the agent's main thread, which takes 1 % to look after four services, and 60 to 120 ms to collect. */
+export const AGENT_IDLE = { idlePercentMax: 3, collectWorkMs: 500, readMs: 900, idleMs: 4_500, collectPauseMs: 30_000 } as const
 
 /** Bounds of the supervisor. Tests pass shorter ones. */
 export const SUPERVISOR_LIMITS = {

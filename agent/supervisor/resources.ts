@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../core/clock.ts'
 import type { Account } from './account.ts'
+import { IdleCollection } from './idle.ts'
 import type { ResourceLimits } from './limits.ts'
 import type { Usage } from './transport.ts'
 import { blame, CpuWindow, memoryExcess, Unaccounted, type Suspect } from './usage.ts'
@@ -12,6 +13,8 @@ import { blame, CpuWindow, memoryExcess, Unaccounted, type Suspect } from './usa
 export interface Watched {
   readonly account: Account
   usage(): Promise<Usage | undefined>
+  /** Asks it to collect its garbage. */
+  collect(): void
   /** Ends it: `code` is why. */
   end(code: 'MEMORY_EXCEEDED' | 'CPU_EXCEEDED', why: string): void
 }
@@ -34,6 +37,7 @@ export const processMemory: ProcessMemory = {
 interface Entry {
   readonly watched: Watched
   readonly cpu: CpuWindow
+  readonly idle: IdleCollection
   usage: Usage | undefined
   before: Usage | undefined
   /** Since when a question has no answer, monotonic milliseconds. */
@@ -62,7 +66,8 @@ export class ResourceWatch {
 
   /** From now on; the result ends it and is safe to call twice. */
   add(watched: Watched): () => void {
-    const entry: Entry = { watched, cpu: new CpuWindow(this.#limits.cpuWindowMs), usage: undefined, before: undefined, askedAtMs: undefined, ended: false }
+    const own = { cpu: new CpuWindow(this.#limits.cpuWindowMs), idle: new IdleCollection(this.#limits) }
+    const entry: Entry = { watched, ...own, usage: undefined, before: undefined, askedAtMs: undefined, ended: false }
     this.#entries.add(entry)
     this.#unaccounted.forget()
     if (!this.#cancel) this.#arm(this.#limits.lookMs)
@@ -112,7 +117,7 @@ export class ResourceWatch {
     else if (entry.cpu.sustained(account.limits.cpuPercentMax)) {
       const percent = Math.round(entry.cpu.percent(this.#limits.cpuWindowMs))
       this.#end(entry, 'CPU_EXCEEDED', `${percent} % of a core over ${this.#limits.cpuWindowMs / 1_000} s, ${account.limits.cpuPercentMax} % allowed`)
-    }
+    } else if (entry.idle.due(nowMs, usage.cpuMs)) entry.watched.collect()
   }
 
   /** The last resort, for what no worker reports. */

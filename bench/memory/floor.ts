@@ -19,8 +19,14 @@ const [workerFile, childFile] = process.argv.slice(2)
 if (workerFile === undefined || childFile === undefined) throw new Error('usage: floor WORKER_FILE CHILD_FILE')
 const text = readFileSync(workerFile, 'utf8')
 const options = { eval: true, execArgv: ['--permission'], env: {}, resourceLimits: { maxYoungGenerationSizeMb: 8 } }
-const ready = Array.from({ length: 3 }, () => new Promise((resolve) => new Worker(text, options).once('message', resolve)))
+const workers = Array.from({ length: 3 }, () => new Worker(text, options))
+const ready = workers.map((worker) => new Promise((resolve) => worker.once('message', resolve)))
 fork(childFile, { execArgv: [] })
 await Promise.all(ready)
 process.send?.(`ready with ${loaded.length} libraries`)
+process.on('message', () => {
+  for (const worker of workers) worker.postMessage('collect')
+  // Which is what gives V8's spare pages back for all of them.
+  setTimeout(() => globalThis.gc?.({ type: 'major', flavor: 'last-resort' }), 2_000)
+})
 setInterval(() => {}, 60_000)

@@ -18,6 +18,8 @@ export interface HostOptions {
   readonly send: Send
   /** Whether memory can be shared with the agent and with other versions: not between processes. */
   readonly sharesMemory?: boolean
+  /** Collects the garbage of the whole thread. */
+  readonly collect?: (() => void) | undefined
 }
 
 /** What a service gets to see instances of; the sandbox freezes them. */
@@ -61,6 +63,7 @@ export class ServiceHost {
   receive(message: ToWorker): void {
     if (message.type === 'control') void this.#control(message.id, message)
     else if (message.type === 'capabilityResult') this.#answered(message)
+    else if (message.type === 'collect') this.#options.collect?.()
     else if ('channel' in message) this.#channels.receive(message)
     else this.#calls.receive(message)
   }

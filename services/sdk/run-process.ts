@@ -7,6 +7,7 @@
 import { Socket } from 'node:net'
 import { setPriority } from 'node:os'
 import { encodeFrame, FrameReader, framesOf, type ProcessStart, writeAll } from '../../core/frames.ts'
+import { takeCollector } from './collect.ts'
 import { confine } from './compartment.ts'
 import { HOST_CLASSES, ServiceHost } from './host.ts'
 import { Outbox, pack, unpack, type FromWorker, type ToWorker } from './wire.ts'
@@ -37,9 +38,10 @@ writeAll(pipe, encodeFrame([]))
 
 function makeHost({ code, manifest, quiesceTimeoutMs }: ProcessStart): ServiceHost {
   const outbox = new Outbox<FromWorker>(write)
+  const collect = takeCollector()
   const evaluate = confine({ name: manifest.name, version: manifest.version, lent: HOST_CLASSES })
   const text = decoder.decode(code)
-  return new ServiceHost({ load: () => evaluate(text), manifest, quiesceTimeoutMs, send: (message, owned) => outbox.send(message, owned) })
+  return new ServiceHost({ load: () => evaluate(text), manifest, quiesceTimeoutMs, collect, send: (message, owned) => outbox.send(message, owned) })
 }
 
 /** Nothing bounds what waits here but the memory of this process: an agent that reads slowly is felt by the service alone. */

@@ -3,6 +3,7 @@
  * the agent stays in this closure: service code is evaluated without it, in a compartment.
  */
 import { type MessagePort, workerData } from 'node:worker_threads'
+import { takeCollector } from './collect.ts'
 import { confine } from './compartment.ts'
 import { HOST_CLASSES, ServiceHost } from './host.ts'
 import { Outbox, pack, unpack, type FromWorker, type ToWorker, type WorkerStart } from './wire.ts'
@@ -14,6 +15,7 @@ for (const key of Object.keys(workerData)) delete workerData[key]
 
 const post = port.postMessage.bind(port)
 const outbox = new Outbox<FromWorker>((batch, transfer) => post(pack(batch, transfer), transfer))
+const collect = takeCollector()
 const evaluate = confine({ name: manifest.name, version: manifest.version, lent: HOST_CLASSES })
 
 const host = new ServiceHost({
@@ -21,6 +23,7 @@ const host = new ServiceHost({
   manifest,
   quiesceTimeoutMs,
   sharesMemory: true,
+  collect,
   send: (message, owned) => outbox.send(message, owned, message.type === 'done'),
 })
 port.on('message', (packed) => {

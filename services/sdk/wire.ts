@@ -100,6 +100,8 @@ export type ToWorker =
   /** The worker may send `count` more messages on this stream. */
   | { readonly type: 'credit'; readonly call: number; readonly count: number }
   | ({ readonly type: 'control'; readonly id: number } & Control)
+  /** It has worked and is idle: its garbage is to be collected. No answer. */
+  | { readonly type: 'collect' }
   | { readonly type: 'capabilityResult'; readonly id: number; readonly value?: unknown; readonly error?: WireError }
   /** Of a call that the service itself makes: a message, the end (`bytes` where the method answers once), room for `count` more. */
   | { readonly type: 'channelData'; readonly channel: number; readonly bytes: Uint8Array }
