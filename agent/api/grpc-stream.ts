@@ -8,7 +8,18 @@ import { gunzip, inflate } from 'node:zlib'
 import { status as Status } from '@grpc/grpc-js'
 import type { Fields } from '../../services/sdk/wire.ts'
 import { afterTimeout } from './deadlines.ts'
-import { Deframer, MessageTooLong, readHead, readMetadata, RESPONSE_HEADERS, writeFrame, writeFrames, writeTrailers, type Headers } from './grpc-wire.ts'
+import {
+  Deframer,
+  MessageTooLong,
+  plainResponseHeaders,
+  readHead,
+  readMetadata,
+  RESPONSE_HEADERS,
+  writeFrame,
+  writeFrames,
+  writeTrailers,
+  type Headers,
+} from './grpc-wire.ts'
 
 const DECOMPRESS: Readonly<Record<string, (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>>> = {
   gzip: promisify(gunzip),
@@ -35,12 +46,17 @@ const LINGER_MS = 5_000
 const TRAILERS_OK = Object.freeze(writeTrailers(Status.OK, 'OK'))
 
 const ignore = () => {}
+const WAIT_FOR_TRAILERS = { waitForTrailers: true } as const
+/** On the stream: its call, for listeners that all streams share. */
+const CALL = Symbol('call')
+type Carrier = ServerHttp2Stream & { [CALL]: GrpcStream }
+let heard: Readonly<Record<'close' | 'end' | 'wantTrailers', (this: Carrier) => void>> & { data(this: Carrier, chunk: Buffer): void }
 const peers = new WeakMap<object, string>()
 
 export class GrpcStream {
   /** Unix milliseconds. */
   readonly deadlineMs: number | undefined
-  readonly #stream: ServerHttp2Stream
+  readonly #stream: Carrier
   readonly #headers: Headers
   readonly #on: GrpcStreamListener
   readonly #encoding: string
@@ -51,6 +67,7 @@ export class GrpcStream {
   #ended = false
   #closed = false
   #fields: Fields | undefined
+  #trailers: Fields = TRAILERS_OK
   #pending: Uint8Array[] = []
   #waitsForDrain = false
   /** Messages that may not be told yet: one before them is being decompressed, or the reader has enough. */
@@ -61,7 +78,8 @@ export class GrpcStream {
   #paused = false
 
   constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, messageBytesMax: number, on: GrpcStreamListener) {
-    this.#stream = stream
+    this.#stream = stream as Carrier
+    this.#stream[CALL] = this
     this.#headers = headers as Headers
     this.#on = on
     this.#messageBytesMax = messageBytesMax
@@ -73,7 +91,7 @@ export class GrpcStream {
       this.deadlineMs = nowMs + timeoutMs
       this.#disarm = afterTimeout(timeoutMs, nowMs, () => this.#on.deadlinePassed())
     }
-    stream.on('close', () => this.#close())
+    stream.on('close', heard.close)
     // What happens to a broken stream is told by its close.
     stream.on('error', ignore)
     if (timeoutMs !== undefined && Number.isNaN(timeoutMs))
@@ -82,11 +100,8 @@ export class GrpcStream {
 
   /** Messages are told from now on. */
   read(): void {
-    this.#stream.on('data', (chunk: Buffer) => this.#arrived(chunk))
-    this.#stream.on('end', () => {
-      this.#halfClosed = true
-      if (!this.#decompressing && this.#backlog.length === 0) this.#tellHalfClose()
-    })
+    this.#stream.on('end', heard.end)
+    this.#stream.on('data', heard.data)
   }
 
   get metadata(): Record<string, string> {
@@ -147,7 +162,8 @@ export class GrpcStream {
       stream.respond({ ...RESPONSE_HEADERS, ...fields }, { endStream: true })
     } else {
       if (!this.#headersSent) this.#respond()
-      stream.once('wantTrailers', () => stream.sendTrailers(fields))
+      this.#trailers = fields
+      stream.on('wantTrailers', heard.wantTrailers)
       if (this.#pending.length === 0) stream.end()
       else stream.end(this.#takePending())
     }
@@ -164,7 +180,7 @@ export class GrpcStream {
     this.#headersSent = true
     const { destroyed, closed } = this.#stream
     if (destroyed || closed) return
-    this.#stream.respond(this.#fields ? { ...RESPONSE_HEADERS, ...this.#fields } : RESPONSE_HEADERS, { waitForTrailers: true })
+    this.#stream.respond(this.#fields ? { ...RESPONSE_HEADERS, ...this.#fields } : plainResponseHeaders(), WAIT_FOR_TRAILERS)
   }
 
   #flush(): void {
@@ -241,6 +257,11 @@ export class GrpcStream {
     }
   }
 
+  #endOfRequest(): void {
+    this.#halfClosed = true
+    if (!this.#decompressing && this.#backlog.length === 0) this.#tellHalfClose()
+  }
+
   #tellHalfClose(): void {
     if (this.#ended || this.#halfCloseTold) return
     this.#halfCloseTold = true
@@ -253,5 +274,22 @@ export class GrpcStream {
     this.#disarm?.()
     if (!this.#ended) this.#on.gone()
     this.#ended = true
+  }
+  static {
+    // One set for all streams: to make and bind functions for each is felt.
+    heard = {
+      close() {
+        this[CALL].#close()
+      },
+      end() {
+        this[CALL].#endOfRequest()
+      },
+      data(chunk) {
+        this[CALL].#arrived(chunk)
+      },
+      wantTrailers() {
+        this.sendTrailers(this[CALL].#trailers)
+      },
+    }
   }
 }

@@ -8,8 +8,8 @@ import type { CallHandle, ClientCall } from './types.ts'
 
 /** An instance as a call sees it. */
 export interface Carrier {
-  /** Opens `call` in the worker and returns its number there. @throws LIMIT_REACHED */
-  open(call: Call, message: Omit<Extract<ToWorker, { type: 'open' }>, 'type' | 'call'>): number
+  /** The number that `call` has in the worker from now on; it is opened there by a message with it. @throws LIMIT_REACHED */
+  enter(call: Call): number
   send(message: ToWorker): void
   /** The call no longer waits for anything from the worker. */
   forget(id: number): void
@@ -131,12 +131,17 @@ export class Call implements CallHandle {
     if (this.#ended) return
     const { method, principal, onBehalfOf, deadlineMs, metadata } = this.#client
     const cursor = this.#cursor
-    const open = { method, principal, deadlineMs, metadata, ...(onBehalfOf === undefined ? {} : { onBehalfOf }), ...(cursor === undefined ? {} : { cursor }) }
+    const call = carrier.enter(this)
+    this.#id = call
     this.#toServiceLeft = this.#fromServiceLeft = streamWindowMessages
     this.#taken = 0
     // One that may be opened again keeps its request.
-    if (this.#request) this.#id = carrier.open(this, { ...open, bytes: this.method.resumable ? exactCopy(this.#request) : this.#request })
-    else this.#id = carrier.open(this, open)
+    const bytes = this.#request && this.method.resumable ? exactCopy(this.#request) : this.#request
+    const open = bytes
+      ? ({ type: 'open', call, method, principal, deadlineMs, metadata, bytes } as const)
+      : ({ type: 'open', call, method, principal, deadlineMs, metadata } as const)
+    if (onBehalfOf === undefined && cursor === undefined) carrier.send(open)
+    else carrier.send({ ...open, ...(onBehalfOf === undefined ? {} : { onBehalfOf }), ...(cursor === undefined ? {} : { cursor }) })
     this.#carrier = carrier
     if (!this.method.resumable) this.#request = undefined
     if (this.takesOne) return

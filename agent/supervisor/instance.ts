@@ -206,10 +206,8 @@ export class Instance implements Carrier {
 
   // Carrier.
 
-  open(call: Call, message: Omit<Extract<ToWorker, { type: 'open' }>, 'type' | 'call'>): number {
-    const id = this.#calls.add(call)
-    this.send({ type: 'open', call: id, ...message })
-    return id
+  enter(call: Call): number {
+    return this.#calls.add(call)
   }
 
   send(message: ToWorker): void {
