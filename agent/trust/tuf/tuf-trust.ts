@@ -221,18 +221,25 @@ export class TufTrust {
 
   async #load(): Promise<void> {
     const problems: string[] = []
-    const found: { record: TrustRecord; verification: Verification; bytes: Uint8Array }[] = []
+    const found: { record: TrustRecord; verification: Verification }[] = []
+    const believed: Uint8Array[] = []
     // The anchor is checked by itself first, so that a bad image is not taken for a bad store.
     this.#rootVersion = this.#verification(NO_DOCUMENTS).heights.root
     const copies = await this.#copies.read()
     for (const { name, bytes, corrupt } of copies) {
       if (corrupt) problems.push(`copy ${name} failed its checksum`)
       if (!bytes) continue
+      // Mostly they are the same, and need no second look.
+      if (believed.some((one) => Buffer.compare(one, bytes) === 0)) {
+        believed.push(bytes)
+        continue
+      }
       try {
         const record = unpackRecord(bytes)
         const verification = this.#verification(record.documents)
         verification.loadStored()
-        found.push({ record, verification, bytes })
+        found.push({ record, verification })
+        believed.push(bytes)
       } catch (error) {
         if (!(error instanceof OffboxError)) throw error
         problems.push(`copy ${name} is not believed: ${error.message}`)
@@ -244,10 +251,7 @@ export class TufTrust {
     // A store that says nothing of how far the repository had come is as good as none, however whole it is.
     const knows = this.#floor !== null && (this.#floor.heights.timestamp > 0 || this.#witnessed !== null)
     if (knows && this.#options.witness.need === 'without-store') this.#needsWitness = false
-    await this.#makeGood(
-      found.map(({ bytes }) => bytes),
-      problems,
-    )
+    await this.#makeGood(believed, problems)
     this.#problems = problems
   }
 
