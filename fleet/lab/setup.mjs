@@ -1,7 +1,7 @@
 // Brings a fresh checkout to where everything can run: npm packages, Debian packages, built outputs. Plain JavaScript, because
 // it runs under whatever Node is there (>= 20) before Node 26 is installed. Safe to repeat; does nothing when nothing is missing.
 import { spawn, spawnSync } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, lstatSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { missingPackages } from './needs.mjs'
 
@@ -36,6 +36,10 @@ async function installPackages(say) {
   const lock = join(root, 'package-lock.json')
   const done = join(root, 'node_modules/.package-lock.json')
   if (existsSync(node26) && existsSync(done) && statSync(done).mtimeMs >= statSync(lock).mtimeMs) return
+  const modules = join(root, 'node_modules')
+  // npm would empty what another checkout works with.
+  if (lstatSync(modules, { throwIfNoEntry: false })?.isSymbolicLink())
+    throw new SetupError(`${modules} is a link, and what it leads to is older than package-lock.json; remove the link, or install there first`)
   say('installing npm packages (npm ci)')
   // Build scripts run below, once, under our own eyes.
   await run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], 'npm ci')
