@@ -151,7 +151,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   await Promise.race([started, enough])
 
   // All of them are one kind to the audit log, which counts them: strangers must not be able to fill it.
-  const refused = (fields: object, what: string) => audit.record({ principal: '', method: 'connection', decision: 'deny', what, ...fields })
+  const refused = (fields: object, what: string) => audit.record({ ...fields, principal: '', method: 'connection', decision: 'deny', what })
   front = createFront({ address, port, fleet: anchors.fleet, caPem: anchors.caPem, identity, clock, log, refused })
   const gate = new Gate(front, audit, clock)
   const serve = new Serve({ server: front.server, gate, log })

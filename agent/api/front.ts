@@ -27,6 +27,8 @@ export interface FrontOptions {
   readonly identity: Identity
   readonly clock: Clock
   readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void }
+  /** Told of every connection that is refused before it gets as far as a call. */
+  readonly refused?: (fields: object, message: string) => void
 }
 
 export interface Front {
@@ -63,7 +65,7 @@ export function createFront(options: FrontOptions): Front {
   /** When each peer's TCP connection came, before its handshake: a slow handshake must not make a connection look fresh. */
   const openedAtMs = new Map<string, number>()
   const perAddress = new Map<string, number>()
-  const refusals = new Refusals(clock, (fields, message) => log.warn(fields, message))
+  const refusals = new Refusals(clock, (fields, message) => log.warn(fields, message), options.refused)
 
   const listener = createServer({
     ...secureContext(options.identity, options.caPem),

@@ -5,13 +5,16 @@ import { refusalsLoggedPerMinuteMax } from '../limits.ts'
 export class Refusals {
   readonly #clock: Clock
   readonly #log: (fields: object, message: string) => void
+  readonly #each: (fields: object, message: string) => void
   #count = 0
   #minuteBeganMs = Number.NEGATIVE_INFINITY
   #inMinute = 0
 
-  constructor(clock: Clock, log: (fields: object, message: string) => void) {
+  /** @param each told of all of them, also of those that are not logged */
+  constructor(clock: Clock, log: (fields: object, message: string) => void, each: (fields: object, message: string) => void = () => {}) {
     this.#clock = clock
     this.#log = log
+    this.#each = each
   }
 
   get count(): number {
@@ -20,6 +23,7 @@ export class Refusals {
 
   note(fields: object, message: string): void {
     this.#count += 1
+    this.#each(fields, message)
     const nowMs = this.#clock.monotonicMs()
     if (nowMs - this.#minuteBeganMs >= 60_000) {
       const unlogged = this.#inMinute - refusalsLoggedPerMinuteMax

@@ -25,6 +25,7 @@ let ca: CertificateAuthority
 let front: Front
 let port: number
 let records: AuditEvent[] = []
+let refused: string[] = []
 let answerPing: () => object = () => ({ payload: new Uint8Array(), timeMs: 1, bootId: 'x' })
 
 const identityOf = async (role: Role, id: string) => await makeIdentity(ca, { fleet: 'lab', role, id, nowMs: Date.now(), validMs: dayMs })
@@ -37,7 +38,17 @@ t.beforeEach(async (t) => {
   ca = await makeCa('lab', { nowMs: Date.now(), validMs: dayMs })
   port = await freePort()
   records = []
-  front = createFront({ address: '127.0.0.1', port, fleet: 'lab', caPem: ca.certificatePem, identity: await served(), clock, log })
+  refused = []
+  front = createFront({
+    address: '127.0.0.1',
+    port,
+    fleet: 'lab',
+    caPem: ca.certificatePem,
+    identity: await served(),
+    clock,
+    log,
+    refused: (_, what) => void refused.push(what),
+  })
   const show = (event: AuditEvent) => void (event.decision === 'note' || records.push(event))
   const sign = () => {
     throw new Error('nothing is signed here')
@@ -155,6 +166,7 @@ t.test('certificates of devices, services and other fleets are refused', async (
   await t.rejects(expired.unary(DeviceMethods.Ping, { payload: new Uint8Array() }, { deadlineMs: 3_000 }), 'expired')
   expired.close()
   t.same(records, [], 'none of them reached a method')
+  t.ok(refused.includes('connection refused') && refused.includes('TLS handshake refused'), 'each is told all the same')
 })
 
 t.test('one address cannot take every slot, and slots come back', async (t) => {
