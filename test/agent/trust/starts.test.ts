@@ -4,6 +4,7 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { chaptersDigest, COLLECTOR_ID, headBody, statementSignedBytes } from '../../../core/audit/statements.ts'
+import { joinBundle, splitBundle } from '../../../core/bundle-format.ts'
 import { refresh } from '../../../fleet/trust/trust.ts'
 import { AuditMethods } from '../../../proto/gen/audit.ts'
 import { LifecycleMethods, ServiceState } from '../../../proto/gen/lifecycle.ts'
@@ -84,6 +85,29 @@ t.test('a store that was tampered with or wiped is not believed, and what ran go
   await made.again(async () => await rm(join(lab.directory, 'stored/state/trust'), { recursive: true }))
   await made.agent.line(({ msg, service }) => msg === 'service started' && service === 'stored')
   t.match(await made.client.unary(TrustMethods.Status, {}), { needsWitness: false }, 'witness, metadata and policy came with the enrolment')
+})
+
+t.test('what only the key of its service signed starts once the repository that delegates to that key is known again', async (t) => {
+  const both = splitBundle(await fleet.publish('owned', bundle('owned', '1.0.0'), { sign: true }))
+  const signatures = both.signatures.filter(({ keyId }) => keyId !== lab.key.keyId)
+  const file = await fleet.publish('owned', joinBundle({ ...both, signatures }), { replace: true })
+  const keys = signatures.map(({ keyId }) => keyId)
+  await fleet.policy((before) => ({ ...before, owned: { keys, capabilities: [], tiers: ['worker'] } }))
+  const made = await device('owned')
+  t.teardown(() => made.close())
+  const change = await send(made.client, 'Install', orderOf('owned', '1.0.0', await fleet.carry('owned')), file)
+  await confirm(made.agent, change.id)
+  lab.withholding = true
+  t.teardown(() => {
+    lab.withholding = false
+  })
+  await made.again()
+  t.match(await made.client.unary(LifecycleMethods.Get, { service: 'owned' }), { state: ServiceState.READY }, 'the store remembers the key')
+  await made.again(async () => await rm(join(lab.directory, 'owned/state/trust'), { recursive: true }))
+  const down = await made.client.unary(LifecycleMethods.Get, { service: 'owned' })
+  t.match(down, { state: ServiceState.FAILED, health: { reason: /^BUNDLE_UNTRUSTED: / } })
+  await made.client.unary(TrustMethods.Update, await fleet.carry())
+  await made.agent.line(({ msg, service }) => msg === 'service started' && service === 'owned')
 })
 
 t.test('a service whose policy is withdrawn does not start again, until the policy lets it', async (t) => {
