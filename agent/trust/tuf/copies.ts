@@ -3,7 +3,6 @@
  * power cut or a bad block takes, the other one is whole, and after a finished write both are the newest.
  */
 import { join } from 'node:path'
-import { OffboxError } from '../../../core/errors.ts'
 import type { AtomicFiles } from '../../store/atomic.ts'
 
 export const COPY_NAMES = ['a', 'b'] as const
@@ -14,7 +13,7 @@ export interface Copy {
   readonly name: CopyName
   /** Null: nothing usable. */
   readonly bytes: Uint8Array | null
-  /** There was something, and it failed its check. */
+  /** There was something, and it failed its check or could not be read. */
   readonly corrupt: boolean
 }
 
@@ -44,7 +43,8 @@ export class Copies {
     try {
       return { name, bytes: await this.#files.read(this.#at(name)), corrupt: false }
     } catch (error) {
-      if (!(error instanceof OffboxError && error.code === 'STORE_CORRUPT')) throw error
+      // A disk that cannot be read is no reason to be unreachable: what is not there is asked for, and nothing new runs before.
+      if (typeof (error as NodeJS.ErrnoException).code !== 'string') throw error
       return { name, bytes: null, corrupt: true }
     }
   }

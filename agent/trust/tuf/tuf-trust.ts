@@ -227,7 +227,7 @@ export class TufTrust {
     this.#rootVersion = this.#verification(NO_DOCUMENTS).heights.root
     const copies = await this.#copies.read()
     for (const { name, bytes, corrupt } of copies) {
-      if (corrupt) problems.push(`copy ${name} failed its checksum`)
+      if (corrupt) problems.push(`copy ${name} failed its checksum, or cannot be read`)
       if (!bytes) continue
       // Mostly they are the same, and need no second look.
       if (believed.some((one) => Buffer.compare(one, bytes) === 0)) {

@@ -99,6 +99,21 @@ t.test('a push that is refused says why, also when what was accepted of it canno
   t.equal((await device.start()).heights?.timestamp, 3)
 })
 
+t.test('a disk that cannot be read counts as none: the device starts, and asks the witness', async (t) => {
+  const { device, next } = await twoReleases()
+  device.disk.before = (_, name, path) => {
+    if (name === 'read' && path.startsWith(STORE)) throw failure('EIO')
+  }
+  const trust = await device.start({ witness: { keys: new Map(), need: 'without-store' } })
+  t.match(trust.problems, [/copy a .* cannot be read/, /copy b .* cannot be read/])
+  t.ok(trust.needsWitness)
+  await t.rejects(trust.update(next.push, [next.path]), { code: 'TRUST_UNAVAILABLE' })
+  device.disk.before = (_, name, path) => {
+    if (name === 'read' && path === `${STORE}/a`) throw failure('EIO')
+  }
+  t.notOk((await device.start({ witness: { keys: new Map(), need: 'without-store' } })).needsWitness, 'one copy is enough')
+})
+
 t.test('nothing is stored that could not be read again', async (t) => {
   const record = (rootBytes: number) => ({ documents: { ...NO_DOCUMENTS, roots: [new Uint8Array(rootBytes)] }, statement: null })
   const around = packRecord(record(3)).length - 4

@@ -1,5 +1,9 @@
 import t, { type Test } from 'tap'
+import { AtomicFiles } from '../../../../agent/store/atomic.ts'
+import { COPY_NAMES } from '../../../../agent/trust/tuf/copies.ts'
+import { EMPTY_RECORD, packRecord } from '../../../../agent/trust/tuf/record.ts'
 import { type TufTrust, challengeLifetimeMs } from '../../../../agent/trust/tuf/tuf-trust.ts'
+import { NO_DOCUMENTS } from '../../../../core/trust/documents.ts'
 import type { SignedStatement } from '../../../../core/trust/statement.ts'
 import { Witness } from '../../../../fleet/witness/witness.ts'
 import { keyIdOf } from '../../../../core/signing.ts'
@@ -55,6 +59,20 @@ t.test('a device with its store goes on without the witness, unless it was told 
   await (await device.start()).update(next.push, [next.path])
   const strict = await device.start({ witness: { keys: new Map(), need: 'always' } })
   await t.rejects(strict.update(next.push, [next.path]), { code: 'TRUST_UNAVAILABLE' })
+})
+
+t.test('a store that is whole and says nothing of how far the repository had come is as good as none', async (t) => {
+  const { old, next, device } = await setUp(t)
+  const stranger = new Repository()
+  const strange = { ...EMPTY_RECORD, documents: { ...NO_DOCUMENTS, timestamp: stranger.file('timestamp.json') } }
+  for (const record of [EMPTY_RECORD, strange]) {
+    device.disk = new FakeFileSystem()
+    for (const name of COPY_NAMES) await new AtomicFiles(device.disk).write(`/state/trust/tuf/${name}`, packRecord(record))
+    const trust = await device.start()
+    t.equal(trust.needsWitness, true)
+    await t.rejects(trust.update(old.push, [old.path]), { code: 'TRUST_UNAVAILABLE' })
+    await t.rejects(trust.update(next.push, [next.path]), { code: 'TRUST_UNAVAILABLE' })
+  }
 })
 
 t.test('an answer counts once, in time, for its own question, from the right witness and for the right fleet', async (t) => {
