@@ -15,6 +15,8 @@ export function whatToTryNext(input: { say: (text: string) => void; home: Home; 
     `  npx offbox${where} device logs ${id} --follow       its log, audit lines included`,
     `  npx offbox${where} service list ${id}               what runs on it`,
     `  npx offbox${where} device rotate ${id}              a new key and certificate, no connection dropped`,
+    `  npx offbox${where} trust device ${id}               what it believes: root, policy, witness, trusted time`,
+    `  npx offbox${where} trust policy show              what the fleet's owners let run`,
     `  npx offbox${where} rollout start telemetry 1.0.0 --allow-downgrade --watch`,
     '',
     'Ctrl-C ends the lab and removes it.',
