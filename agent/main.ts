@@ -37,6 +37,7 @@ import { servicesWaitMs } from './limits.ts'
 import { createLog, showAudit } from './log.ts'
 import { auditFamilies } from './metrics/audit-families.ts'
 import { agentFamilies, serviceFamilies } from './metrics/families.ts'
+import { trustFamilies } from './metrics/trust-families.ts'
 import { Metrics } from './metrics/open-metrics.ts'
 import { processNumbers } from './metrics/process.ts'
 import { AtomicFiles } from './store/atomic.ts'
@@ -157,7 +158,7 @@ async function start(config: AgentConfig, undo: (() => unknown)[]): Promise<void
   const serve = new Serve({ server: front.server, gate, log })
   const metrics = new Metrics()
   const numbers = { services: () => supervisor.list(), agent: () => processNumbers(facts.agentStarts) }
-  metrics.add(...agentFamilies(numbers), ...serviceFamilies(numbers), ...auditFamilies(() => audit.status))
+  metrics.add(...agentFamilies(numbers), ...serviceFamilies(numbers), ...auditFamilies(() => audit.status), ...trustFamilies(() => trust.numbers()))
   serveLifecycle(serve, { engine, services, supervisor, floors, receipts, clock })
   serveTrust(serve, trust)
   serveAudit(serve, { audit, ...anchors, deviceId: () => (serving ?? identity).deviceId })

@@ -4,6 +4,7 @@ import type { Clock } from '../../core/clock.ts'
 import { codeOf, messageOf, OffboxError } from '../../core/errors.ts'
 import type { Manifest, Tier } from '../../core/manifest.ts'
 import type { SignedStatement } from '../../core/trust/statement.ts'
+import type { TrustNumbers } from '../metrics/trust-families.ts'
 import type { AtomicFiles } from '../store/atomic.ts'
 import { type BundleTrust, listedBundles, signedBundles } from './bundle-trust.ts'
 import type { Evidence } from './evidence.ts'
@@ -113,6 +114,14 @@ export class DeviceTrust {
     } catch (error) {
       this.#log.error({ what, code: codeOf(error), error: messageOf(error) }, 'the enrolment brought what is refused')
     }
+  }
+
+  /** For Metrics; null without trust anchors. */
+  numbers(): TrustNumbers | null {
+    const { tuf } = this
+    if (!tuf) return null
+    const { expiresMs, needsWitness, rootVersion, policy, heights, time } = tuf
+    return { expiresMs, needsWitness, rootVersion, nowMs: time.nowMs(heights?.keys), policyVersion: policy?.policy.version ?? 0 }
   }
 
   /** Time that collectors of the audit log sign: what is kept of it, then what comes. */

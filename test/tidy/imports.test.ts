@@ -25,6 +25,7 @@ const PURE = [
   'agent/supervisor/usage.ts',
   'agent/metrics/open-metrics.ts',
   'agent/metrics/families.ts',
+  'agent/metrics/trust-families.ts',
   'agent/metrics/audit-families.ts',
   'agent/change/change.ts',
   'agent/trust/admit.ts',

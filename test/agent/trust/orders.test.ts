@@ -3,6 +3,7 @@ import t from 'tap'
 import { splitBundle } from '../../../core/bundle-format.ts'
 import { publish } from '../../../fleet/trust/publish.ts'
 import { refresh, revoke, rotate } from '../../../fleet/trust/trust.ts'
+import { DeviceMethods } from '../../../proto/gen/device.ts'
 import { LifecycleMethods, ServiceState } from '../../../proto/gen/lifecycle.ts'
 import { TrustMethods } from '../../../proto/gen/trust.ts'
 import { flipBit, makeKey, trust as trusted } from '../../fixtures/bundles.ts'
@@ -38,6 +39,10 @@ t.test('an honest order runs, and the device says what it rests on', async (t) =
   t.match(await client.unary(LifecycleMethods.Get, { service: 'honest' }), { version: '1.0.0', state: ServiceState.READY })
   const after = await client.unary(TrustMethods.Status, {})
   t.ok((after.heights['service-honest'] ?? 0) > 0 && after.expiresMs > Date.now())
+  const { text } = await client.unary(DeviceMethods.Metrics, {})
+  t.match(text, /^offbox_trust_expires_seconds [1-9]\d{5}/m)
+  t.match(text, /^offbox_trust_needs_witness 0$/m)
+  t.match(text, /^offbox_trust_policy_version [1-9]/m)
   const again = await send(client, 'Install', orderOf('honest', '1.0.0', { metadata: [] }), file)
   t.equal(again.id, change.id, 'what is stored vouches for it as well, as long as it has not expired')
 })
