@@ -9,6 +9,7 @@ import type { TrustedKeys } from '../../core/signing.ts'
 import { type Policy, policyVerdict } from '../../core/policy.ts'
 import { serviceRole, targetPath, type Targets } from '../../core/tuf/metadata.ts'
 import { sha256Hex } from '../home/keys.ts'
+import { type DeviceGrounds, type Offered, refusedForState, refusedForTrust } from './device-verdict.ts'
 import { summaryOf } from './documents.ts'
 import { anchoredKeys, type BundleKeys, readServiceBundle, signersOf } from './verify.ts'
 
@@ -26,7 +27,12 @@ export interface Grounds {
     readonly keys: BundleKeys
     /** In force; null: there is none. */
     readonly policy: Policy | null
+    /** What of the metadata that an order of the service would bring is expired, in words; null: nothing. */
+    expired?(service: string): string | null
   }
+  /** The device that is asked about, and what an order would bring it. */
+  readonly device?: DeviceGrounds
+  readonly offered?: Offered
 }
 
 export interface Verdict {
@@ -48,6 +54,10 @@ export interface Inspection {
   readonly documentsBytes: number
   /** What the trust repository says of it: the role that lists these bytes; null for none; undefined without a repository. */
   readonly publishedBy?: string | null
+  /** The device that the verdict is about; undefined: any of the fleet. */
+  readonly device?: string
+  /** The policy that the verdict is by; undefined: none was asked for. */
+  readonly policyVersion?: number
   /** Text, as it stands in the file. */
   readonly manifest: string
   /** Where it comes from and what is in it, in brief; null without documents, or when nobody trusted signed them. */
@@ -73,6 +83,8 @@ export function inspectBundle(file: Uint8Array, grounds: Grounds): Inspection {
     payloadSha256: sha256Hex(sections.payload),
     documentsBytes: sections.documents?.length ?? 0,
     ...(grounds.roles ? { publishedBy: manifest ? publishedBy(manifest, sha256Hex(file), grounds.roles) : null } : {}),
+    ...(grounds.device ? { device: grounds.device.deviceId } : {}),
+    ...(grounds.demanded ? { policyVersion: grounds.demanded.policy?.version ?? 0 } : {}),
     manifest: Buffer.from(sections.manifest).toString('utf8'),
     build: documents ? summaryOf(documents) : null,
     sbom: documents?.sbom ?? null,
@@ -88,7 +100,7 @@ function keysIn({ trusted, demanded }: Grounds): BundleKeys {
 function judge(file: Uint8Array, grounds: Grounds): { verdict: Verdict; manifest: Manifest | null } {
   try {
     const { manifest, keyIds, sha256 } = readServiceBundle(file, keysIn(grounds))
-    const refusal = refusalOf(manifest, keyIds, sha256, grounds)
+    const refusal = refusalOf(manifest, keyIds, sha256, grounds) ?? (grounds.device && refusedForState(manifest, manifestDigestOf(file), grounds.device))
     return { verdict: refusal ? { accepted: false, ...refusal } : { accepted: true }, manifest }
   } catch (error) {
     if (!(error instanceof OffboxError)) throw error
@@ -97,9 +109,13 @@ function judge(file: Uint8Array, grounds: Grounds): { verdict: Verdict; manifest
 }
 
 function refusalOf(manifest: Manifest, keyIds: readonly string[], sha256: string, grounds: Grounds): { code: ErrorCode; reason: string } | null {
-  const { floors = NO_FLOORS, roles, demanded } = grounds
+  const { floors = NO_FLOORS, roles, demanded, device, offered } = grounds
   const { name: service, version, capabilities, tier = 'worker' } = manifest
+  const late = device && refusedForTrust(device, offered ?? { policyVersion: 0, versions: {} })
+  if (late) return late
   if (demanded) {
+    const expired = demanded.expired?.(service) ?? null
+    if (expired !== null) return { code: 'TRUST_EXPIRED', reason: expired }
     if (publishedBy(manifest, sha256, roles ?? new Map()) !== serviceRole(service)) {
       return { code: 'TRUST_UNLISTED', reason: `the trust repository does not list these bytes as ${targetPath(service, version)}` }
     }
@@ -108,6 +124,10 @@ function refusalOf(manifest: Manifest, keyIds: readonly string[], sha256: string
   }
   const floor = floors.floors[service]
   return floor !== undefined && semver.lt(version, floor) ? { code: 'BUNDLE_ROLLBACK', reason: `the floor of ${service} is ${floor}` } : null
+}
+
+function manifestDigestOf(file: Uint8Array): string {
+  return sha256Hex(splitBundle(file).manifest)
 }
 
 /** For showing: documents that are signed and still no documents are shown as none. */

@@ -6,9 +6,12 @@ import { parseAnchors } from '../../../core/anchors.ts'
 import { messageOf, OffboxError } from '../../../core/errors.ts'
 import { readFloors } from '../../../core/floors.ts'
 import type { TrustedKeys } from '../../../core/signing.ts'
+import { serviceRole } from '../../../core/tuf/metadata.ts'
+import { expiresAtMs } from '../../../core/tuf/profile.ts'
 import { type BundleInfo, FleetMethods } from '../../../proto/gen/fleet.ts'
 import { type Home, readAnchors } from '../../home/home.ts'
 import { readSigningKey, sha256Hex } from '../../home/keys.ts'
+import type { DeviceGrounds, Offered } from '../../registry/device-verdict.ts'
 import { raiseFloor, readFloorsFile } from '../../registry/floors.ts'
 import { type Grounds, type Inspection, inspectBundle } from '../../registry/inspect.ts'
 import { buildBundle, signBundle } from '../../registry/make.ts'
@@ -16,7 +19,7 @@ import type { RpcClient } from '../../rpc/client.ts'
 import { readGeneration } from '../../trust/generations.ts'
 import { readPolicyOf } from '../../trust/policy.ts'
 import { signersIn } from '../../trust/publish.ts'
-import { openRepository, type Repository } from '../../trust/repository.ts'
+import { latestRoot, openRepository, type Repository } from '../../trust/repository.ts'
 import { action, type CommonOptions, leaf, remoteLeaf } from '../context.ts'
 import { readBundleFile, replaceFile } from '../files.ts'
 import { type Printer, table } from '../output.ts'
@@ -68,15 +71,19 @@ export function bundleCommands(root: Command): void {
     }),
   )
 
-  leaf(group, 'inspect <file>', 'show what a bundle says of itself, what is in it and where from, and whether a device would take it', [
+  remoteLeaf(group, 'inspect <file>', 'show what a bundle says of itself, what is in it and where from, and whether a device would take it', [
     'offbox bundle inspect telemetry-1.1.0.offbox',
+    'offbox bundle inspect telemetry-1.1.0.offbox --device sw1',
     'offbox bundle inspect x.offbox --json',
     'offbox bundle inspect x.offbox --anchors anchors.json',
   ])
     .option('--anchors <file>', "judge by these anchors (default: the home's, with its floors, its trust repository and the policy in force)")
+    .option('--device <id>', 'whether this device would take it now, with what the controller would bring along; asks the device')
     .action(
-      action<CommonOptions & { anchors?: string }, [string]>(async ({ home, print }, { anchors }, path) => {
-        const inspection = await inspect(home, await readBundleFile(path), anchors)
+      action<CommonOptions & { anchors?: string; device?: string }, [string]>(async ({ home, print, controller }, { anchors, device }, path) => {
+        if (anchors !== undefined && device !== undefined) throw new OffboxError('ARGUMENT_INVALID', 'give --anchors or --device, not both')
+        const there = device === undefined ? undefined : await controller(async (client) => await askDevice(client, device))
+        const inspection = await inspect(home, await readBundleFile(path), anchors, there)
         print.result(inspection, () => inspectionText(inspection))
       }),
     )
@@ -127,8 +134,17 @@ async function push(client: RpcClient, file: Uint8Array): Promise<BundleInfo> {
   return await client.clientStream(FleetMethods.PutBundle, chunks, { deadlineMs: 120_000 })
 }
 
+/** @throws DEVICE_NOT_FOUND, DEVICE_UNREACHABLE, CONTROLLER_UNREACHABLE */
+async function askDevice(client: RpcClient, deviceId: string): Promise<DeviceGrounds> {
+  const { services } = await client.unary(FleetMethods.ListDeviceServices, { deviceId })
+  const { enforced, needsWitness, policyVersion, heights } = await client.unary(FleetMethods.DeviceTrust, { deviceId })
+  const { info } = await client.unary(FleetMethods.GetDevice, { deviceId })
+  if (!info) throw new OffboxError('DEVICE_UNREACHABLE', `${deviceId} did not answer`)
+  return { deviceId, enforced, needsWitness, policyVersion, heights, floors: info.floors, services }
+}
+
 /** The verdict is that of a device with this home's anchors (or those of a file), its floors and its trust repository. */
-async function inspect(home: Home, file: Uint8Array, anchorsFile: string | undefined): Promise<Inspection> {
+async function inspect(home: Home, file: Uint8Array, anchorsFile: string | undefined, device: DeviceGrounds | undefined): Promise<Inspection> {
   const anchors = anchorsFile === undefined ? await readAnchors(home) : parseAnchors(new TextDecoder().decode(await readBundleFile(anchorsFile)))
   const trusted = anchors.bundleKeys
   // Floors and repository belong to the home's own fleet.
@@ -139,17 +155,35 @@ async function inspect(home: Home, file: Uint8Array, anchorsFile: string | undef
     trusted,
     ...(floors.length > 0 ? { floors: readFloors(floors, trusted) } : {}),
     ...(repository ? { roles: repository.roles } : {}),
-    ...(repository && anchors.trust ? { demanded: await demandedBy(home, repository, trusted) } : {}),
+    ...(repository && (device ? device.enforced : anchors.trust) ? { demanded: await demandedBy(home, repository, trusted) } : {}),
+    ...(device ? { device } : {}),
+    ...(device && repository ? { offered: await offeredBy(home, repository) } : {}),
   })
+}
+
+async function offeredBy(home: Home, { timestamp, snapshot, targets, roles }: Repository): Promise<Offered> {
+  const versions = { timestamp, snapshot, targets, ...Object.fromEntries(roles) }
+  return {
+    policyVersion: (await readPolicyOf(home.trust, { targets }))?.policy.version ?? 0,
+    versions: Object.fromEntries(Object.entries(versions).map(([role, { signed }]) => [role, signed.version])),
+  }
 }
 
 async function demandedBy(home: Home, repository: Repository, anchors: TrustedKeys): Promise<NonNullable<Grounds['demanded']>> {
   const policy = (await readPolicyOf(home.trust, repository))?.policy ?? null
-  return { keys: signersIn(repository.targets.signed, anchors), policy }
+  const expired = (service: string) => expiredIn(repository, serviceRole(service), Date.now())
+  return { keys: signersIn(repository.targets.signed, anchors), policy, expired }
+}
+
+function expiredIn(repository: Repository, role: string, nowMs: number): string | null {
+  const { timestamp, snapshot, targets, roles } = repository
+  const all = { root: latestRoot(repository), timestamp, snapshot, targets, [role]: roles.get(role) }
+  const [name, late] = Object.entries(all).find(([, one]) => one && expiresAtMs(one.signed) <= nowMs) ?? []
+  return late ? `${name} of the trust repository expired at ${late.signed.expires}: offbox trust refresh` : null
 }
 
 function inspectionText({ verdict, build, sbom: _sbom, provenance: _provenance, ...facts }: Inspection): string {
-  const answer = verdict.accepted ? 'a device of this fleet accepts it' : `refused: ${verdict.code}: ${verdict.reason}`
+  const answer = verdict.accepted ? `${facts.device ?? 'a device of this fleet'} accepts it` : `refused: ${verdict.code}: ${verdict.reason}`
   const origin = build ?? { documents: verdict.accepted ? 'none' : 'not read' }
   return Object.entries({ verdict: answer, ...facts, ...origin })
     .map(([name, value]) => `${name.padEnd(14)} ${value === null ? 'nobody' : typeof value === 'object' ? JSON.stringify(value) : value}`)
