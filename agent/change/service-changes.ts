@@ -67,6 +67,8 @@ export class ServiceChanges {
   readonly #retries = new Map<string, () => void>()
   /** Why a stored service did not start, by its name. */
   readonly #refused = new Map<string, string>()
+  /** Services that start since what is trusted has changed. */
+  readonly #reconsidered = new Map<string, Promise<void>>()
   readonly #installed: InstalledServices
   #tokens = 0
   #closed = false
@@ -91,6 +93,8 @@ export class ServiceChanges {
     const { engine, bundles, floors, granted, supervisor, trust } = this.#options
     const bundle = await trust.ordered(order, file, evidence)
     const { service, version, kind } = order
+    // What came with the order may have let the stored version start: that is what is to be replaced.
+    await this.#reconsidered.get(service)
     const running = supervisor.get(service)
     const active = await bundles.active(service)
     const present = running?.version ?? active?.version
@@ -160,7 +164,8 @@ export class ServiceChanges {
     const { bundles, engine, clock, log } = this.#options
     const open = new Set(engine.all().flatMap((record) => (record.settled ? [] : [record.service])))
     const services = (await bundles.services()).filter((service) => !open.has(service))
-    const loaded = new Map<string, Loaded>()
+    const loaded = new Map<string, Promise<Loaded | undefined>>()
+    const manifests: Manifest[] = []
     const load = async (service: string) => {
       try {
         await bundles.dropAll(service)
@@ -168,12 +173,13 @@ export class ServiceChanges {
       } catch (error) {
         log.error({ service, err: error }, 'what an interrupted change left could not be removed')
       }
-      // What cannot be loaded is told when it is to start.
-      const found = await this.#load(service).catch(() => undefined)
-      if (found) loaded.set(service, found)
+      // What cannot be loaded is told when it is to start: a second look would find it set aside, and not say why.
+      const loading = this.#load(service)
+      loaded.set(service, loading)
+      const found = await loading.catch(() => undefined)
+      if (found) manifests.push(found.bundle.manifest)
     }
     await Promise.all(services.map(load))
-    const manifests = [...loaded.values()].map(({ bundle }) => bundle.manifest)
     await startInOrder(services, manifests, clock, async (service) => await this.#startActive(service, serviceRetryMsMin, loaded.get(service)))
     for (const missing of unsatisfied(this.#installed.list())) log.error(missing, 'a range of a service does not hold here')
   }
@@ -181,7 +187,12 @@ export class ServiceChanges {
   /** What is trusted has changed: stored services that were refused for it may start now. */
   async reconsider(): Promise<void> {
     const refused = [...this.#refused].filter(([, reason]) => /^(POLICY_DENIED|BUNDLE_UNTRUSTED):/.test(reason)).map(([service]) => service)
-    await Promise.all(refused.map(async (service) => await this.#startActive(service, serviceRetryMsMin)))
+    const start = async (service: string) => {
+      const started = this.#startActive(service, serviceRetryMsMin)
+      this.#reconsidered.set(service, started)
+      await started.finally(() => this.#reconsidered.delete(service))
+    }
+    await Promise.all(refused.map(start))
   }
 
   /** Stored versions that do not run, for the inventory; `reason`: why the last start was refused, with its code. */
@@ -210,14 +221,14 @@ export class ServiceChanges {
     return { bundle, config: active.config }
   }
 
-  async #startActive(service: string, retryMs: number, loaded?: Loaded): Promise<void> {
+  async #startActive(service: string, retryMs: number, loaded?: Promise<Loaded | undefined>): Promise<void> {
     const { floors, supervisor, engine, log, clock, trust } = this.#options
     this.#retries.delete(service)
     this.#refused.delete(service)
     const busy = engine.all().some((record) => !record.settled && slotOf(record) === slotOf({ kind: 'install', service }))
     if (this.#closed || busy || supervisor.get(service)) return
     try {
-      const { bundle, config } = loaded ?? (await this.#load(service)) ?? {}
+      const { bundle, config } = (await (loaded ?? this.#load(service))) ?? {}
       if (!bundle) return
       trust.admitStored(bundle)
       admitFloor(bundle.manifest, floors.of(service))
