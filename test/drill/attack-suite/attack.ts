@@ -1,8 +1,9 @@
-/** What an attack is, and the device that it meets: the real TufTrust over a disk in memory, so that a case takes milliseconds. */
+/** What an attack is, and the verifier that it meets: the real TufTrust over a disk in memory, so that a case takes milliseconds. */
 import { TufTrust, type TufTrustOptions } from '../../../agent/trust/tuf/tuf-trust.ts'
 import { AtomicFiles } from '../../../agent/store/atomic.ts'
 import { type ErrorCode, messageOf } from '../../../core/errors.ts'
 import type { MetadataRules } from '../../../core/trust/rules.ts'
+import type { MetadataPush } from '../../../core/tuf/push.ts'
 import { keyIdOf } from '../../../core/signing.ts'
 import { Witness } from '../../../fleet/witness/witness.ts'
 import { BORN_MS, DAY_MS, makeKey, Repository } from '../../agent/trust/tuf/repository.ts'
@@ -27,6 +28,37 @@ export interface Attack {
   readonly heldBy?: Defence
 }
 
+/** What a case about the repository alone needs: it meets the verifier here, and a running device in device/scene.ts. */
+export interface Stage {
+  /** Publishes whatever the attacker wants. The device knows its root, or all of it as it was. */
+  readonly repository: Repository
+  /** A repository of somebody else. */
+  stranger(): Repository
+  /** A push and a path as a controller would order it; resolves when it was taken. */
+  order(path: string, push?: MetadataPush): Promise<unknown>
+  /** The same, of what has to go well before the attack begins. @throws SetUpFailed */
+  honestOrder(path: string): Promise<unknown>
+}
+
+/**
+ * What a device goes on with although it refused the rest, as TUF demands of what was signed as it should be: a newer root; how far timestamp says
+ * that things have come; what the snapshot says of every role; a newer policy.
+ */
+export type Kept = 'root' | 'timestamp' | 'snapshot' | 'policy'
+
+/** What stands when `role` is the first that is refused. */
+export function keptBefore(role: string): readonly Kept[] {
+  if (role === 'root' || role === 'timestamp') return []
+  return role === 'snapshot' ? ['timestamp'] : ['snapshot']
+}
+
+/** A case for both. */
+export interface StagedAttack extends Attack {
+  /** Left out: nothing of it. */
+  readonly keeps?: readonly Kept[]
+  run(stage: Stage): Promise<unknown>
+}
+
 export const SERVICE = 'telemetry'
 export const FLEET = 'lab'
 
@@ -34,7 +66,7 @@ export const FLEET = 'lab'
 export class SetUpFailed extends Error {}
 
 /** A fleet's repository with two releases, and a device that knows the first of them or nothing yet. */
-export class AttackScene {
+export class AttackScene implements Stage {
   readonly repository = new Repository()
   readonly clock = new FakeClock()
   disk = new FakeFileSystem()
@@ -66,6 +98,10 @@ export class AttackScene {
     const witness = AttackScene.without === 'witness' ? { ...given.witness, need: 'never' as const } : given.witness
     this.#trust = await TufTrust.open({ ...given, witness, ...(AttackScene.rules ? { rules: AttackScene.rules } : {}) })
     return this.#trust
+  }
+
+  stranger(): Repository {
+    return new Repository()
   }
 
   /** A push and a path as a controller would order it. */

@@ -1,17 +1,17 @@
 /** Attacks by somebody without keys, or without enough of them. */
 import { tufKeyId } from '../../../core/tuf/keys.ts'
-import { bundleOf, type Key, type Loose, makeKey, Repository, seal, sha256, tampered } from '../../agent/trust/tuf/repository.ts'
-import { type Attack, type AttackScene, SERVICE } from './attack.ts'
+import { type Key, type Loose, makeKey, seal, sha256, tampered } from '../../agent/trust/tuf/repository.ts'
+import { keptBefore, SERVICE, type Stage, type StagedAttack } from './attack.ts'
 
 const PATH = `services/${SERVICE}/1.0.0.offbox`
 
 /** The files of a push, with one of them changed. */
-function changed({ repository }: AttackScene, name: string, change: (file: Loose) => void) {
+function changed({ repository }: Stage, name: string, change: (file: Loose) => void) {
   return repository.push({ [name]: tampered(repository.file(name), change) })
 }
 
 /** Publishes what the attacker wants, with `role` signed by `signers`; everything above it is as it should be. */
-async function published(scene: AttackScene, role: string, signers: readonly Key[]): Promise<unknown> {
+async function published(scene: Stage, role: string, signers: readonly Key[]): Promise<unknown> {
   const { repository } = scene
   const path = repository.release(SERVICE, '1.0.0')
   repository.signers[role] = [...signers]
@@ -20,7 +20,7 @@ async function published(scene: AttackScene, role: string, signers: readonly Key
 }
 
 /** (R, S + L): the same signature to a verifier that does not look. RFC 8032, section 5.1.7. */
-function malleated(sig: string): string {
+export function malleated(sig: string): string {
   const L = 2n ** 252n + 27742317777372353535851937790883648493n
   const bytes = Buffer.from(sig, 'hex')
   let s = BigInt(`0x${Buffer.from(bytes.subarray(32)).reverse().toString('hex')}`) + L
@@ -39,19 +39,21 @@ const smallOrderKey = () => {
   return { keyid: tufKeyId(key as never), publicKey: new Uint8Array(32), key, sign: () => signature }
 }
 
-export const FORGERIES: readonly Attack[] = [
+export const FORGERIES: readonly StagedAttack[] = [
   ...['root', 'targets', 'snapshot', 'timestamp', `service-${SERVICE}`].map(
-    (role): Attack => ({
+    (role): StagedAttack => ({
       name: `arbitrary software: ${role} signed by a stranger`,
       refused: ['TRUST_THRESHOLD'],
+      keeps: keptBefore(role),
       heldBy: 'signatures',
       run: async (scene) => await published(scene, role, [makeKey(), makeKey()]),
     }),
   ),
   ...['root', 'targets', 'snapshot', 'timestamp', `service-${SERVICE}`].map(
-    (role): Attack => ({
+    (role): StagedAttack => ({
       name: `arbitrary software: ${role} not signed at all`,
       refused: ['TRUST_THRESHOLD'],
+      keeps: keptBefore(role),
       heldBy: 'signatures',
       run: async (scene) => await published(scene, role, []),
     }),
@@ -61,7 +63,7 @@ export const FORGERIES: readonly Attack[] = [
     refused: ['TRUST_THRESHOLD'],
     heldBy: 'signatures',
     run: async (scene) => {
-      const stranger = new Repository()
+      const stranger = scene.stranger()
       const path = stranger.release(SERVICE, '1.0.0')
       return await scene.order(path, stranger.push())
     },
@@ -69,6 +71,7 @@ export const FORGERIES: readonly Attack[] = [
   {
     name: 'arbitrary software: a path that nobody listed',
     refused: ['TRUST_UNLISTED'],
+    keeps: ['snapshot'],
     run: async (scene) => {
       scene.repository.release(SERVICE, '1.0.0')
       return await scene.order(`services/${SERVICE}/6.6.6.offbox`)
@@ -77,15 +80,13 @@ export const FORGERIES: readonly Attack[] = [
   {
     name: "arbitrary software: a service's key signs another service's path",
     refused: ['TRUST_UNLISTED'],
+    keeps: ['snapshot'],
     heldBy: 'paths',
     run: async (scene) => {
       const { repository } = scene
       repository.release(SERVICE, '1.0.0')
       repository.release('routing', '1.0.0')
-      const bytes = bundleOf('routing', '9.9.9')
-      repository.list(`service-${SERVICE}`, 'services/routing/9.9.9.offbox', bytes)
-      repository.publish(`service-${SERVICE}`, 'snapshot', 'timestamp')
-      return await scene.order('services/routing/9.9.9.offbox')
+      return await scene.order(repository.release('routing', '9.9.9', { role: `service-${SERVICE}` }))
     },
   },
   {
@@ -148,7 +149,7 @@ export const FORGERIES: readonly Attack[] = [
     },
   },
   {
-    name: 'small-order key in a root',
+    name: 'small-order key: in a root',
     refused: ['TRUST_MALFORMED'],
     run: async (scene) => {
       scene.repository.setKeys('timestamp', [smallOrderKey()], 1)
@@ -157,17 +158,19 @@ export const FORGERIES: readonly Attack[] = [
     },
   },
   {
-    name: 'small-order key in a delegation',
+    name: 'small-order key: in a delegation',
     refused: ['TRUST_MALFORMED'],
+    keeps: ['snapshot'],
     run: async (scene) => {
       scene.repository.delegate(`service-${SERVICE}`, [`services/${SERVICE}/*.offbox`], { keys: [smallOrderKey()] })
       return await scene.order(scene.repository.release(SERVICE, '1.0.0'))
     },
   },
   ...['timestamp', 'snapshot', 'targets'].map(
-    (role): Attack => ({
-      name: `malleated signature on ${role}`,
+    (role): StagedAttack => ({
+      name: `malleated signature: on ${role}`,
       refused: ['TRUST_THRESHOLD'],
+      keeps: keptBefore(role),
       heldBy: 'signatures',
       run: async (scene) => {
         const { repository } = scene
@@ -182,8 +185,8 @@ export const FORGERIES: readonly Attack[] = [
     }),
   ),
   ...[{ keytype: 'ecdsa' }, { scheme: 'ecdsa-sha2-nistp256' }, { keytype: 'rsa', scheme: 'rsassa-pss-sha256' }].map(
-    (kind): Attack => ({
-      name: `key of a kind that is not ours: ${Object.values(kind).join(', ')}`,
+    (kind): StagedAttack => ({
+      name: `key of another kind: ${Object.values(kind).join(', ')}`,
       refused: ['TRUST_MALFORMED'],
       why: /only Ed25519/,
       run: async (scene) => {
@@ -195,7 +198,7 @@ export const FORGERIES: readonly Attack[] = [
     }),
   ),
   {
-    name: 'changed content under a good signature',
+    name: 'arbitrary software: changed content under a good signature',
     refused: ['TRUST_THRESHOLD'],
     heldBy: 'signatures',
     run: async (scene) => {
@@ -207,8 +210,9 @@ export const FORGERIES: readonly Attack[] = [
     },
   },
   {
-    name: 'a document of one type in the place of another, signed by a key of both',
+    name: 'mix and match: a document of one type in the place of another, signed by a key of both',
     refused: ['TRUST_MALFORMED'],
+    keeps: ['root', 'snapshot'],
     run: async (scene) => {
       const { repository } = scene
       const signers = repository.signers['timestamp'] ?? []
@@ -221,17 +225,18 @@ export const FORGERIES: readonly Attack[] = [
   {
     name: 'diamond delegation: a role reached by a second way that names other keys',
     refused: ['TRUST_THRESHOLD'],
+    keeps: ['snapshot'],
     heldBy: 'signatures',
     run: async (scene) => {
       const { repository } = scene
-      for (const side of ['a', 'b']) repository.delegate(`service-${side}`, [`team-${side}/*`], { terminating: false })
-      const key = makeKey()
-      repository.delegate('service-r', ['team-a/*'], { delegator: 'service-a', keys: [key] })
-      repository.delegate('service-r', ['team-b/*'], { delegator: 'service-b' })
-      repository.signers['service-r'] = [key]
-      for (const side of ['a', 'b']) repository.list('service-r', `team-${side}/file`, bundleOf(side, '1'))
-      repository.publish('service-r', 'service-a', 'service-b', 'targets', 'snapshot', 'timestamp')
-      return await (await scene.trust()).update(repository.push(), ['team-a/file', 'team-b/file'])
+      const paths = ['services/diamond/*.offbox']
+      for (const side of ['a', 'b']) repository.delegate(`service-${side}`, paths, { terminating: false })
+      const [rightful, thief] = [makeKey(), makeKey()]
+      repository.delegate('service-r', paths, { delegator: 'service-a', keys: [rightful], terminating: false })
+      repository.delegate('service-r', paths, { delegator: 'service-b', keys: [thief], terminating: false })
+      // Whom one team trusts lists nothing by way of the other.
+      repository.publish('service-a', 'service-b')
+      return await scene.order(repository.release('diamond', '1.0.0', { role: 'service-r' }))
     },
   },
 ]

@@ -1,14 +1,16 @@
-/** Attacks with what was once right: old versions, old answers, old disks; and with too much of anything. */
+/** Attacks with what was once right: old versions, old answers, old disks. */
 import { COPY_NAMES } from '../../../agent/trust/tuf/copies.ts'
 import { requireTargetFile } from '../../../agent/trust/tuf/tuf-trust.ts'
-import { bundleOf, DAY_MS, makeKey, seal, type Loose, timeText } from '../../agent/trust/tuf/repository.ts'
+import { bundleOf, DAY_MS, makeKey, seal, timeText } from '../../agent/trust/tuf/repository.ts'
 import { FakeFileSystem } from '../../fakes/file-system.ts'
-import { type Attack, type AttackScene, SERVICE } from './attack.ts'
+import { fileName } from '../../../core/tuf/metadata.ts'
+import { type Attack, keptBefore, SERVICE, type Stage, type StagedAttack } from './attack.ts'
+import { targetOf } from './excesses.ts'
 
 const STORE = '/state/trust/tuf'
 
 /** The device takes a first release, then a second one; the answer is what was right before the second. */
-async function movedOn(scene: AttackScene, between: () => void = () => {}) {
+async function movedOn(scene: Stage, between: () => void = () => {}) {
   const { repository } = scene
   const oldPath = repository.release(SERVICE, '1.0.0')
   await scene.honestOrder(oldPath)
@@ -19,18 +21,10 @@ async function movedOn(scene: AttackScene, between: () => void = () => {}) {
   return { old, oldPath, path }
 }
 
-/** What a device knows of a released bundle. */
-async function targetOf(scene: AttackScene, path: string) {
-  return await scene.setUp(async () => {
-    const [target] = await (await scene.trust()).update(scene.repository.push(), [path])
-    if (!target) throw new Error(`${path} is not known`)
-    return target
-  })
-}
-
-const rolledBack = (role: string): Attack => ({
+const rolledBack = (role: string): StagedAttack => ({
   name: `rollback: ${role} of a lower version, freshly signed`,
   refused: ['TRUST_ROLLBACK'],
+  keeps: role === 'snapshot' || role === 'timestamp' ? [] : ['timestamp'],
   heldBy: 'memory',
   run: async (scene) => {
     const { path } = await movedOn(scene)
@@ -43,7 +37,8 @@ const rolledBack = (role: string): Attack => ({
   },
 })
 
-export const REPLAYS: readonly Attack[] = [
+/** Of the repository alone. */
+export const REPLAYS: readonly StagedAttack[] = [
   ...['timestamp', 'snapshot', 'targets', `service-${SERVICE}`].map(rolledBack),
   {
     name: 'rollback: the whole repository as it was',
@@ -51,16 +46,6 @@ export const REPLAYS: readonly Attack[] = [
     heldBy: 'memory',
     run: async (scene) => {
       const { old, oldPath } = await movedOn(scene)
-      return await scene.order(oldPath, old)
-    },
-  },
-  {
-    name: 'rollback: the whole repository as it was, after a restart of the agent',
-    refused: ['TRUST_ROLLBACK'],
-    heldBy: 'memory',
-    run: async (scene) => {
-      const { old, oldPath } = await movedOn(scene)
-      await scene.restart()
       return await scene.order(oldPath, old)
     },
   },
@@ -76,31 +61,23 @@ export const REPLAYS: readonly Attack[] = [
   {
     name: 'rollback: a role vanishes from the snapshot',
     refused: ['TRUST_ROLLBACK'],
+    keeps: ['timestamp'],
     heldBy: 'memory',
     run: async (scene) => {
-      await movedOn(scene)
-      scene.repository.list('targets', 'file', bundleOf('x', '1'))
-      scene.repository.publish('targets')
-      delete scene.repository.roles['snapshot'].meta[`service-${SERVICE}.json`]
-      scene.repository.publish('snapshot', 'timestamp')
-      return await scene.order('file')
-    },
-  },
-  {
-    name: 'freeze: the last timestamp, for ever',
-    refused: ['TRUST_EXPIRED'],
-    heldBy: 'expiry',
-    run: async (scene) => {
-      const path = scene.repository.release(SERVICE, '1.0.0')
-      await scene.honestOrder(path)
-      await scene.clock.advance(8 * DAY_MS)
+      const { repository } = scene
+      const { path } = await movedOn(scene)
+      repository.roles['targets'].targets[path] = repository.roles[`service-${SERVICE}`].targets[path]
+      repository.publish('targets')
+      delete repository.roles['snapshot'].meta[`service-${SERVICE}.json`]
+      repository.publish('snapshot', 'timestamp')
       return await scene.order(path)
     },
   },
   ...['root', 'snapshot', 'targets', `service-${SERVICE}`].map(
-    (role): Attack => ({
+    (role): StagedAttack => ({
       name: `freeze: ${role} expired under a fresh timestamp`,
       refused: ['TRUST_EXPIRED'],
+      keeps: role === 'root' ? ['root'] : ['snapshot'],
       heldBy: 'expiry',
       run: async (scene) => {
         const { repository } = scene
@@ -112,22 +89,9 @@ export const REPLAYS: readonly Attack[] = [
     }),
   ),
   {
-    name: 'clock: a year back, to revive what expired',
-    refused: ['TRUST_EXPIRED'],
-    heldBy: 'expiry',
-    run: async (scene) => {
-      const path = scene.repository.release(SERVICE, '1.0.0')
-      await scene.honestOrder(path)
-      await scene.clock.advance(8 * DAY_MS)
-      const { clock } = scene
-      const real = clock.nowMs.bind(clock)
-      clock.nowMs = () => real() - 365 * DAY_MS
-      return await scene.order(path)
-    },
-  },
-  {
     name: 'mix and match: an old snapshot under the new name',
     refused: ['TRUST_MISMATCH'],
+    keeps: ['timestamp'],
     run: async (scene) => {
       const { repository } = scene
       const path = repository.release(SERVICE, '1.0.0')
@@ -137,9 +101,10 @@ export const REPLAYS: readonly Attack[] = [
     },
   },
   ...['targets', `service-${SERVICE}`].map(
-    (role): Attack => ({
+    (role): StagedAttack => ({
       name: `mix and match: an old ${role} under the new name`,
       refused: ['TRUST_MISMATCH'],
+      keeps: ['snapshot'],
       run: async (scene) => {
         const { repository } = scene
         const path = repository.release(SERVICE, '1.0.0')
@@ -152,22 +117,25 @@ export const REPLAYS: readonly Attack[] = [
   {
     name: 'mix and match: the same version with other content, signed with the right key',
     refused: ['TRUST_MISMATCH'],
+    keeps: ['snapshot'],
     heldBy: 'digests',
     run: async (scene) => {
       const { repository } = scene
       const path = repository.release(SERVICE, '1.0.0')
       const role = `service-${SERVICE}`
       const other = seal({ ...repository.roles[role], expires: timeText(repository.nowMs + 9 * DAY_MS) }, repository.signers[role] ?? [])
-      return await scene.order(path, repository.push({ [`1.${role}.json`]: other }))
+      return await scene.order(path, repository.push({ [fileName(role, repository.roles[role].version)]: other }))
     },
   },
-  ...['timestamp.json', '2.snapshot.json', '2.targets.json', `1.service-${SERVICE}.json`].map(
-    (name): Attack => ({
-      name: `withheld: ${name}`,
+  ...['timestamp', 'snapshot', 'targets', `service-${SERVICE}`].map(
+    (role): StagedAttack => ({
+      name: `withheld: ${role}`,
       refused: ['TRUST_UNAVAILABLE'],
+      keeps: keptBefore(role),
       run: async (scene) => {
-        const path = scene.repository.release(SERVICE, '1.0.0')
-        return await scene.order(path, scene.repository.push({ [name]: null }))
+        const { repository } = scene
+        const path = repository.release(SERVICE, '1.0.0')
+        return await scene.order(path, repository.push({ [fileName(role, repository.roles[role].version)]: null }))
       },
     }),
   ),
@@ -192,6 +160,7 @@ export const REPLAYS: readonly Attack[] = [
   {
     name: 'revoked key: a service signs on with the key that was taken from it',
     refused: ['TRUST_THRESHOLD'],
+    keeps: ['snapshot'],
     heldBy: 'signatures',
     run: async (scene) => {
       const { repository } = scene
@@ -201,6 +170,45 @@ export const REPLAYS: readonly Attack[] = [
       repository.setKeys(role, [makeKey()], 1)
       repository.signers[role] = old
       repository.publish(role, 'targets', 'snapshot', 'timestamp')
+      return await scene.order(path)
+    },
+  },
+]
+
+/** With the verifier's own disk, clock and witness. */
+export const VERIFIER_REPLAYS: readonly Attack[] = [
+  {
+    name: 'rollback: the whole repository as it was, after a restart of the agent',
+    refused: ['TRUST_ROLLBACK'],
+    heldBy: 'memory',
+    run: async (scene) => {
+      const { old, oldPath } = await movedOn(scene)
+      await scene.restart()
+      return await scene.order(oldPath, old)
+    },
+  },
+  {
+    name: 'freeze: the last timestamp, for ever',
+    refused: ['TRUST_EXPIRED'],
+    heldBy: 'expiry',
+    run: async (scene) => {
+      const path = scene.repository.release(SERVICE, '1.0.0')
+      await scene.honestOrder(path)
+      await scene.clock.advance(8 * DAY_MS)
+      return await scene.order(path)
+    },
+  },
+  {
+    name: 'clock: a year back, to revive what expired',
+    refused: ['TRUST_EXPIRED'],
+    heldBy: 'expiry',
+    run: async (scene) => {
+      const path = scene.repository.release(SERVICE, '1.0.0')
+      await scene.honestOrder(path)
+      await scene.clock.advance(8 * DAY_MS)
+      const { clock } = scene
+      const real = clock.nowMs.bind(clock)
+      clock.nowMs = () => real() - 365 * DAY_MS
       return await scene.order(path)
     },
   },
@@ -309,82 +317,4 @@ export const REPLAYS: readonly Attack[] = [
       return await trust.acceptStatement(answer)
     },
   },
-]
-
-const oversized = (name: string, why: RegExp, change: (repository: Loose) => void): Attack => ({
-  name: `too much: ${name}`,
-  refused: ['TRUST_MALFORMED'],
-  why,
-  run: async (scene) => {
-    const { repository } = scene
-    const path = repository.release(SERVICE, '1.0.0')
-    change(repository)
-    return await scene.order(path)
-  },
-})
-
-export const EXCESSES: readonly Attack[] = [
-  oversized('a timestamp of 5 kB', /bytes, more than/, (repository) => {
-    repository.roles['timestamp'].padding = 'x'.repeat(5_000)
-    repository.publish('timestamp')
-  }),
-  // Right but for that: a field beside the others that nobody knows.
-  ...[20, 1_500].map((depth) =>
-    oversized(`metadata nested ${depth} deep`, /nested deeper/, (repository) => {
-      const [before, after] = Buffer.from(repository.file('timestamp.json')).toString().split('"signatures"')
-      repository.put('timestamp', new TextEncoder().encode(`${before}"nest":${'['.repeat(depth)}1${']'.repeat(depth)},"signatures"${after}`))
-    }),
-  ),
-  {
-    name: 'endless data: a push of a hundred files',
-    refused: ['TRUST_MALFORMED'],
-    why: /100 files, more than/,
-    run: async (scene) => {
-      const files = Array.from({ length: 100 }, (_, at) => ({ name: `1.service-s${at}.json`, bytes: new TextEncoder().encode('{}') }))
-      return await scene.order('x', { files })
-    },
-  },
-  {
-    name: 'endless data: a push of twenty roots',
-    refused: ['TRUST_MALFORMED'],
-    why: /20 roots, more than/,
-    run: async (scene) => {
-      const files = Array.from({ length: 20 }, (_, at) => ({ name: `${at + 2}.root.json`, bytes: scene.repository.anchor }))
-      return await scene.order('x', { files })
-    },
-  },
-  {
-    name: 'endless data: a target file longer than was signed for',
-    refused: ['BUNDLE_CORRUPT'],
-    run: async (scene) => {
-      const path = scene.repository.release(SERVICE, '1.0.0')
-      requireTargetFile(await targetOf(scene, path), Buffer.concat([bundleOf(SERVICE, '1.0.0'), new Uint8Array(1)]))
-    },
-  },
-  ...['{', '[]', 'null', '{"signed":{},"signatures":[]}', '\xff\xfe', '{"signed":{"__proto__":{"_type":"timestamp"}},"signatures":[]}'].map(
-    (text): Attack => ({
-      name: `malformed: ${JSON.stringify(text)} for a timestamp`,
-      refused: ['TRUST_MALFORMED'],
-      run: async (scene) => await scene.order('x', scene.repository.push({ 'timestamp.json': new Uint8Array(Buffer.from(text, 'latin1')) })),
-    }),
-  ),
-  ...['../../etc/passwd', '1.service-../x.json', 'timestamp.json.json', ''].map(
-    (name): Attack => ({
-      name: `malformed: a file called ${JSON.stringify(name)}`,
-      refused: ['TRUST_MALFORMED'],
-      run: async (scene) => await scene.order('x', { files: [{ name, bytes: scene.repository.anchor }] }),
-    }),
-  ),
-  ...[1.5, -1, 0, 2 ** 53, '2', null].map(
-    (version): Attack => ({
-      name: `malformed: version ${JSON.stringify(version)}, signed`,
-      refused: ['TRUST_MALFORMED'],
-      run: async (scene) => {
-        const { repository } = scene
-        const signed = { ...repository.roles['timestamp'], version }
-        const over = new TextEncoder().encode(JSON.stringify(signed))
-        return await scene.order('x', repository.push({ 'timestamp.json': seal(signed, repository.signers['timestamp'] ?? [], over) }))
-      },
-    }),
-  ),
 ]
