@@ -247,7 +247,7 @@ export function plainFields(fields: Record<string, unknown>): Record<string, unk
 /** Whatever was thrown, as it crosses. A bundle brings its own copy of OffboxError, so the class cannot be asked. */
 export function toWireError(error: unknown): WireError {
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown }
-  const text = typeof message === 'string' ? message : String(error)
+  const text = typeof message === 'string' ? message : textOfThrown(error)
   return { code: isErrorCode(code) ? code : 'INTERNAL', message: text.slice(0, WIRE_LIMITS.errorCharsMax) }
 }
 

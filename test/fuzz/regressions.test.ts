@@ -18,6 +18,7 @@ const FOUND: readonly (readonly [target: string, what: string, input: string, ou
   ['receipts',  'a receipt without a key',                     '{"r-0000000001-c-0000000001":{"body":"{}","signature":"AAAA"}}', 'ignored'],
   ['bundle-store', 'a note of a version that is a path',       '{"active":{"version":"../../secret","config":{},"changeId":"c-0000000001"}}', 'ignored'],
   ['bundle-store', 'a note of another shape',                  '{"active":5,"last-good":[],"candidate-c-0000000001":"x"}', 'ignored'],
+  ['wire-messages', 'something thrown that cannot be made text', '[{"type":"done","id":1,"value":{"toString":5}}]', 'accepted'],
 ]
 
 for (const [name, what, input, outcome] of FOUND) {
