@@ -81,7 +81,7 @@ export class Collector {
     }
   }
 
-  /** Ends every stream; what is held but not signed for is signed for at the next start. */
+  /** Ends every stream, and signs for what is held. */
   async close(): Promise<void> {
     this.#unwatch()
     this.#stop.abort(new OffboxError('STATE_REFUSED', 'the controller is stopping'))
@@ -171,7 +171,7 @@ class Collecting {
 
   /** Resolves when the device ends the stream. @throws whatever broke it */
   async run(): Promise<void> {
-    const { clock } = this.#parts
+    const { clock, sign, log } = this.#parts
     const signal = AbortSignal.any([this.#stop, this.#broken.signal])
     try {
       const status = await this.#session.client.unary(AuditMethods.Status, {}, { deadlineMs: COLLECT_LIMITS.callTimeoutMs, signal })
@@ -198,6 +198,8 @@ class Collecting {
     } finally {
       this.#disarm?.()
       await this.#work.catch(() => {})
+      // The device is told at the next connection; whoever asks for an export before that gets all the same what is held.
+      if (this.#unsignedBytes > 0) await this.#store.countersign(sign, clock.nowMs()).catch((error) => log.error({ err: error }, 'a head could not be signed'))
     }
   }
 
