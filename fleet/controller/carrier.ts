@@ -56,6 +56,7 @@ const NOTHING: Carried = { metadata: [], policy: new Uint8Array() }
 export class Carrier {
   readonly #options: CarrierOptions
   #content: (Content & { readonly generation: string }) | null = null
+  #client: RpcClient | null = null
   #saidMissing = false
   /** Generation that the witness has seen. */
   #shown = ''
@@ -71,6 +72,7 @@ export class Carrier {
   async close(): Promise<void> {
     this.#stop.abort()
     await this.#showing
+    this.#client?.close()
   }
 
   /**
@@ -147,7 +149,9 @@ export class Carrier {
   async #ask(nonce: Uint8Array, content: Content | null): Promise<AttestResponse> {
     const { witness } = this.#options
     if (!witness) throw new OffboxError('WITNESS_UNREACHABLE', 'no address of a witness is set (controller.witness in offbox.yaml)')
-    const client = new RpcClient(witness, 'WITNESS_UNREACHABLE')
+    // One connection for all: a fleet that powers on at once asks a thousand questions.
+    this.#client ??= new RpcClient(witness, 'WITNESS_UNREACHABLE')
+    const client = this.#client
     try {
       // What the device is about to be shown the witness sees first: so it remembers it for all who come later.
       const pushes = content ? everything(content.repository) : []
@@ -159,8 +163,6 @@ export class Carrier {
       if (codeOf(error) === 'DEADLINE_PASSED') throw new OffboxError('WITNESS_UNREACHABLE', messageOf(error), { cause: error })
       if (error instanceof RpcError && error.code !== 'WITNESS_UNREACHABLE') throw new RpcError(error.code, error.status, `the witness says: ${error.message}`)
       throw error
-    } finally {
-      client.close()
     }
   }
 

@@ -66,10 +66,12 @@ export class RpcClient {
     const { path, request: from, response: to } = method
     return await new Promise((resolve, reject) => {
       const call = this.#client.makeUnaryRequest(path, serialize(from), deserialize(to), request, metadata(), unaryOptions(options), (error, value) => {
+        release()
         if (error) reject(this.#asError(path, error))
         else resolve(value as Plain<Res>)
       })
-      onAbort(options.signal, () => call.cancel())
+      // A signal that lives as long as the controller must not keep every call that was ever made.
+      const release = onAbort(options.signal, () => call.cancel())
     })
   }
 
@@ -78,10 +80,11 @@ export class RpcClient {
     const { path, request: from, response: to } = method
     return await new Promise((resolve, reject) => {
       const call = this.#client.makeClientStreamRequest(path, serialize(from), deserialize(to), metadata(), unaryOptions(options), (error, value) => {
+        release()
         if (error) reject(this.#asError(path, error))
         else resolve(value as Plain<Res>)
       })
-      onAbort(options.signal, () => call.cancel())
+      const release = onAbort(options.signal, () => call.cancel())
       // A stream that the server ended early is reported by the callback above; writing to it afterwards is harmless.
       call.on('error', () => {})
       writeAll(call, requests).catch((error) => {
