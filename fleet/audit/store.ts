@@ -217,8 +217,10 @@ export class AuditStore {
     try {
       const file = await open(path, 'a', 0o600)
       try {
+        const { size } = await file.stat()
+        if (size < this.#bytes) throw new OffboxError('STORE_CORRUPT', `${path} is shorter than what was written to it`)
         // What a failed write left behind the good end is written over.
-        if ((await file.stat()).size > this.#bytes) await file.truncate(this.#bytes)
+        if (size > this.#bytes) await file.truncate(this.#bytes)
         await file.writeFile(bytes)
         await file.sync()
       } finally {
