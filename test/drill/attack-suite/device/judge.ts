@@ -58,6 +58,8 @@ export async function meetDevice(attack: DeviceAttack, scene: DeviceScene, major
   if (changed.length > 0) return { went: 'changed', code, detail: `${changed.join('; ')} (${said})` }
   try {
     honest.recover(fork, highest(after.trust, scene.witness.heights))
+    // The device may have forgotten more than the witness has.
+    honest.rootKnown = Math.max(1, after.trust.rootVersion)
     await scene.goOn()
   } catch (error) {
     return { went: 'stuck', code, detail: `the honest order after it: ${messageOf(error)}` }

@@ -162,28 +162,27 @@ const STORED: readonly DeviceAttack[] = [
     },
   },
   {
-    name: 'tampered store: the metadata of somebody else in both copies, checksums and all',
+    name: 'tampered store: the metadata of somebody else in both copies, checksums and all, then an old repository',
     refused: ['TRUST_UNAVAILABLE'],
     why: /witness/,
+    heldBy: 'witness',
     reboots: true,
     run: async (scene) => {
+      const { old, oldPath } = await movedOn(scene)
       const stranger = scene.stranger()
-      const path = stranger.release(SERVICE, '6.6.6')
       const between = async () => {
         const files = new AtomicFiles()
         for (const name of COPY_NAMES) {
-          const record = unpackRecord((await files.read(join(storeOf(scene), name))) ?? new Uint8Array())
-          const { documents } = record
+          const { documents } = unpackRecord((await files.read(join(storeOf(scene), name))) ?? new Uint8Array())
           const file = (role: string) => stranger.file(`${stranger.roles[role].version}.${role}.json`)
           const targets = new Map([...documents.targets, ['targets', file('targets')] as const])
           const forged = { roots: [], timestamp: stranger.file('timestamp.json'), snapshot: file('snapshot'), targets }
-          await files.write(join(storeOf(scene), name), packRecord({ ...record, documents: forged, policy: stranger.policyBytes }))
+          await files.write(join(storeOf(scene), name), packRecord({ documents: forged, statement: null, policy: stranger.policyBytes }))
         }
       }
       scene.enroller = scene.silent
-      // The device has no store that it believes: what it says of itself begins anew.
-      await boot(scene, { between: async () => await between().then(async () => await rm(join(scene.stateDir, 'trust/floors.bin'), { force: true })) })
-      return await scene.order(path, stranger.push())
+      await boot(scene, { between })
+      return await scene.order(oldPath, old)
     },
   },
   {
