@@ -24,7 +24,7 @@ export async function runWatched(wanted: Wanted): Promise<CampaignReport> {
   const { inputBytesMax, forMs, executionsMax = Number.POSITIVE_INFINITY, covers = PRODUCT, bounds = BOUNDS, crashesMax = CRASHES_MAX, ...what } = wanted
   const state = new SharedArrayBuffer(8)
   const input = new SharedArrayBuffer(inputBytesMax + 1)
-  const order: CampaignOrder = { ...what, executionsMax, covers, bounds, crashesMax, untilMs: Date.now() + forMs, state, input }
+  const order: CampaignOrder = { ...what, executionsMax, covers, bounds, crashesMax, forMs, state, input }
   const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: order, resourceLimits: { maxOldGenerationSizeMb: bounds.heapMbMax } })
   const numbers = new Int32Array(state)
 

@@ -12,9 +12,9 @@ export interface CampaignOrder {
   readonly seed: number
   /** blind: coverage is measured and steers nothing. off: it is not measured, for what would take too long with it. */
   readonly coverage: 'guided' | 'blind' | 'off'
-  /** Ends after so many, or at this time (Unix milliseconds), whichever is first. */
+  /** Ends after so many, or this long after the reader was loaded, whichever is first. */
   readonly executionsMax: number
-  readonly untilMs: number
+  readonly forMs: number
   /** What the URL of code that counts begins with. */
   readonly covers: readonly string[]
   readonly bounds: Bounds
@@ -40,6 +40,7 @@ const { TARGETS } = (await import(order.module)) as { TARGETS: readonly Target[]
 const target = TARGETS.find(({ name }) => name === order.target)
 if (!target) throw new Error(`no target ${order.target}`)
 
+const untilMs = performance.now() + order.forMs
 const state = new Int32Array(order.state)
 const shared = new Uint8Array(order.input)
 const progress: Progress = await runCampaign({
@@ -48,7 +49,7 @@ const progress: Progress = await runCampaign({
   coverage,
   guided: order.coverage === 'guided',
   bounds: order.bounds,
-  goesOn: ({ executions, crashes }) => executions < order.executionsMax && crashes.size < order.crashesMax && Date.now() < order.untilMs,
+  goesOn: ({ executions, crashes }) => executions < order.executionsMax && crashes.size < order.crashesMax && performance.now() < untilMs,
   before: (input) => {
     shared.set(input.subarray(0, shared.length))
     Atomics.store(state, 1, Math.min(input.length, shared.length))
