@@ -8,6 +8,7 @@ import { LifecycleMethods } from '../../proto/gen/lifecycle.ts'
 import type { Collector } from '../audit/collector.ts'
 import { auditRoutes } from '../audit/routes.ts'
 import type { Inventory } from '../device/inventory.ts'
+import { desirersOf } from '../device/record.ts'
 import { rotateIdentity } from '../device/rotate.ts'
 import { type Dialer, type DeviceSession, openSession, withSession } from '../device/session.ts'
 import { gather, type Registry } from '../registry/registry.ts'
@@ -64,7 +65,7 @@ export function fleetRoutes(parts: ApiParts): Route[] {
     serverStream(FleetMethods.WatchDeviceServices, ({ deviceId, service }, { signal }) =>
       relay(parts, deviceId, (session) => session.client.serverStream(LifecycleMethods.Watch, { service }, { signal })),
     ),
-    unary(FleetMethods.SetDesired, async (request) => await setDesired(parts, request.deviceId, desiredOf(request.desired))),
+    unary(FleetMethods.SetDesired, async (request, { principal }) => await setDesired(parts, request.deviceId, desiredOf(request.desired), principal)),
     unary(FleetMethods.RotateDeviceIdentity, async ({ deviceId, reason }) => {
       if (reason === '') throw new OffboxError('ARGUMENT_INVALID', 'reason is missing')
       return await rotateIdentity({ dialer, ca: parts.ca, nowMs: Date.now() }, inventory.get(deviceId), reason)
@@ -86,7 +87,7 @@ export function fleetRoutes(parts: ApiParts): Route[] {
     ),
   ]
 
-  async function setDesired({ registry }: ApiParts, deviceId: string, desired: ReturnType<typeof desiredOf>): Promise<FleetDeviceInit> {
+  async function setDesired({ registry }: ApiParts, deviceId: string, desired: ReturnType<typeof desiredOf>, principal: string): Promise<FleetDeviceInit> {
     inventory.get(deviceId)
     for (const { service, version } of desired.services) await registry.require(service, version)
     const record = await inventory.update(deviceId, (before) => {
@@ -95,7 +96,7 @@ export function fleetRoutes(parts: ApiParts): Route[] {
       const dismissed = [...new Set([...before.dismissed, ...dropped])].filter((service) => !wanted.has(service))
       // Whoever states the desired state anew asks for everything in it, also for what failed before.
       const failures = Object.fromEntries(Object.entries(before.failures).filter(([service]) => !wanted.has(service)))
-      return { desired, dismissed, failures }
+      return { desired, dismissed, failures, ...desirersOf(before, desired, { principal, atMs: Date.now() }) }
     })
     reconciler.ask(deviceId)
     return deviceMessage(record)

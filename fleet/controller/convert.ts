@@ -14,9 +14,11 @@ export const desiredServicesMax = 64
 export const routingConfigBytesMax = 768 * 1024
 
 export function deviceMessage(record: DeviceRecord): FleetDeviceInit {
-  const { schema: _, desired, dismissed: __, failures: ___, ...facts } = record
+  const { schema: _, desired, dismissed: __, failures: ___, desiredBy = {}, routingDesiredBy = null, ...facts } = record
   return {
     ...facts,
+    desiredBy: Object.fromEntries(Object.entries(desiredBy).map(([service, who]) => [service, { ...who }])),
+    routingDesiredBy: routingDesiredBy && { ...routingDesiredBy },
     desired: { services: desired.services.map((one) => ({ ...one })), routingConfig: new Uint8Array(Buffer.from(desired.routingConfig, 'base64')) },
   }
 }

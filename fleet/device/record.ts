@@ -10,6 +10,12 @@ export interface DesiredService {
   readonly version: string
 }
 
+export interface Desirer {
+  /** SPIFFE id. */
+  readonly principal: string
+  readonly atMs: number
+}
+
 /** A version that did not survive on this device. It is not tried there again until somebody asks for it anew. */
 export interface FailedVersion {
   readonly version: string
@@ -39,10 +45,29 @@ export interface DeviceRecord {
     /** RoutingConfig, encoded, base64; empty: none is set. */
     readonly routingConfig: string
   }
+  /** Who wanted what is desired, by service; records of earlier controllers do not say. */
+  readonly desiredBy?: Readonly<Record<string, Desirer>>
+  readonly routingDesiredBy?: Desirer | null
   /** Services that were desired and are no longer: the controller removes these, and no others. */
   readonly dismissed: readonly string[]
   /** By service. */
   readonly failures: Readonly<Record<string, FailedVersion>>
+}
+
+/** The record's word on who wanted what, after `by` wants `desired`: what stays as it was is still of whoever wanted it first. */
+export function desirersOf(
+  before: DeviceRecord,
+  desired: DeviceRecord['desired'],
+  by: Desirer,
+): Required<Pick<DeviceRecord, 'desiredBy' | 'routingDesiredBy'>> {
+  const names = desired.services.flatMap(({ service, version }) => {
+    const same = before.desired.services.some((one) => one.service === service && one.version === version)
+    const who = same ? before.desiredBy?.[service] : by
+    return who ? [[service, who] as const] : []
+  })
+  const sameRouting = before.desired.routingConfig === desired.routingConfig
+  const routing = desired.routingConfig === '' ? null : sameRouting ? (before.routingDesiredBy ?? null) : by
+  return { desiredBy: Object.fromEntries(names), routingDesiredBy: routing }
 }
 
 /** Facts of a registration. */
@@ -120,6 +145,9 @@ export function parseRecord(text: string, deviceId: string): DeviceRecord {
   if (!Array.isArray(services) || !services.every(isService)) throw corrupt('desired.services must list services with versions')
   if (typeof routingConfig !== 'string') throw corrupt('desired.routingConfig must be text')
   if (!Array.isArray(raw.dismissed) || !raw.dismissed.every(isServiceName)) throw corrupt('dismissed must list services')
+  const isDesirer = (one: Desirer | null | undefined) => typeof one?.principal === 'string' && Number.isFinite(one.atMs)
+  if (!Object.values(raw.desiredBy ?? {}).every(isDesirer)) throw corrupt('desiredBy must name principals and times')
+  if (raw.routingDesiredBy && !isDesirer(raw.routingDesiredBy)) throw corrupt('routingDesiredBy must name a principal and a time')
   if (typeof raw.failures !== 'object' || raw.failures === null) throw corrupt('failures must be a map')
   return raw
 }

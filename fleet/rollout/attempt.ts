@@ -5,7 +5,7 @@ import type { Carrier } from '../controller/carrier.ts'
 import type { Log } from '../controller/log.ts'
 import { changeStateOf, type GateEvidence, type HealthName, healthOf } from '../device/gate.ts'
 import type { Inventory } from '../device/inventory.ts'
-import type { DeviceRecord } from '../device/record.ts'
+import { type DeviceRecord, desirersOf } from '../device/record.ts'
 import { type Dialer, withSession } from '../device/session.ts'
 import { type Outcome, pause, revertChange, settle } from '../device/settle.ts'
 import { RpcError } from '../rpc/client.ts'
@@ -215,16 +215,18 @@ export class Attempt {
 
   /** The device keeps the version: that is what it is to run from now on, also after a boot. */
   async #done(found?: string): Promise<void> {
-    const { inventory } = this.#parts
-    const { service, version } = this.#rollout
+    const { inventory, clock } = this.#parts
+    const { service, version, author } = this.#rollout
     const { deviceId } = this.#device
     // First the desired state: a restart between the two finds the device confirmed and gets here again.
-    await inventory.update(deviceId, ({ desired, failures }) => {
+    await inventory.update(deviceId, (before) => {
+      const { desired, failures } = before
       const others = desired.services.filter((one) => one.service !== service)
       const at = desired.services.findIndex((one) => one.service === service)
       const services = at < 0 ? [...others, { service, version }] : desired.services.with(at, { service, version })
       const { [service]: _, ...rest } = failures
-      return { desired: { ...desired, services }, failures: rest }
+      const next = { ...desired, services }
+      return { desired: next, failures: rest, ...desirersOf(before, next, { principal: author, atMs: clock.nowMs() }) }
     })
     const untouched = found !== undefined && this.#device.attempt === 0
     await this.#save({

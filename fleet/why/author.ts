@@ -1,7 +1,8 @@
 /** By whom a change was ordered, and on which evidence a version was let stay. */
 import type { ReceiptBody } from '../../core/receipt.ts'
 import { ORDER_REASON } from '../controller/plan.ts'
-import type { RolloutDeviceFacts, RolloutFacts } from './evidence.ts'
+import type { Desirer } from '../device/record.ts'
+import type { DeviceFacts, RolloutDeviceFacts, RolloutFacts } from './evidence.ts'
 import { type Found, type Statement, had } from './statement.ts'
 import type { LoggedChange } from './trail.ts'
 
@@ -47,7 +48,15 @@ function isAbout({ startedAtMs, endedAtMs }: RolloutFacts, { proposedAtMs }: Kno
   return proposedAtMs >= startedAtMs - clockSlackMs && (endedAtMs === 0 || proposedAtMs <= endedAtMs + clockSlackMs)
 }
 
-export function authorStatements(deviceId: string, change: KnownChange, rollouts: Found<readonly RolloutFacts[]>): Statement[] {
+/** Whoever wanted what the controller brought about by itself: of a service, or of its configuration. */
+export function desirerOf(device: Found<DeviceFacts>, { service }: KnownChange, of: 'version' | 'routing'): Found<Desirer> {
+  if ('missing' in device) return device
+  const { desiredBy, routingDesiredBy } = device.value
+  const found = of === 'routing' ? routingDesiredBy : desiredBy[service]
+  return found ? { value: found } : { missing: "the controller's record of the device does not say" }
+}
+
+export function authorStatements(deviceId: string, change: KnownChange, rollouts: Found<readonly RolloutFacts[]>, desirer: Found<Desirer>): Statement[] {
   const question = 'author'
   const ordered = change.author === 'agent' ? "by the device's own agent" : `ordered by ${change.author}`
   const words = change.intent?.reason ? `, as "${change.intent.reason}"` : ''
@@ -67,11 +76,36 @@ export function authorStatements(deviceId: string, change: KnownChange, rollouts
     const { rollout } = rolled
     const text = `rollout ${rollout.rolloutId} of ${rollout.service} ${rollout.version} was started by ${rollout.author} at ${iso(rollout.startedAtMs)}`
     statements.push({ question, standing: 'stated', text, basis: RECORD, facts: { rollout: rollout.rolloutId, startedBy: rollout.author } })
+  } else if (change.intent?.reason.startsWith(ORDER_REASON)) {
+    statements.push(desiredStatement(change, desirer))
   } else if (/^rollout /.test(change.intent?.reason ?? '')) {
     const basis = 'missing' in rollouts ? rollouts.missing : 'its record is not among those that the controller has'
     statements.push({ question, standing: 'unknown', text: `who started ${change.intent?.reason}`, basis })
   }
   return statements
+}
+
+function desiredStatement({ proposedAtMs }: KnownChange, desirer: Found<Desirer>): Statement {
+  const question = 'author'
+  if ('missing' in desirer) return { question, standing: 'unknown', text: 'who wanted it so', basis: desirer.missing }
+  const { principal, atMs } = desirer.value
+  // A device that boots is brought to what was wanted long before; whoever wanted the same again later changed nothing.
+  if (atMs > proposedAtMs + clockSlackMs) {
+    return {
+      question,
+      standing: 'unknown',
+      text: `who wanted it so then; it has been wanted by ${principal} since ${iso(atMs)}`,
+      basis: "the controller's record of the device",
+    }
+  }
+  const text = `that it be so was wanted by ${principal} at ${iso(atMs)}`
+  return {
+    question,
+    standing: 'stated',
+    text,
+    basis: "the controller's record of the device, which nobody signs",
+    facts: { desiredBy: principal, desiredAtMs: atMs },
+  }
 }
 
 export function gateStatements(deviceId: string, change: KnownChange, rollouts: Found<readonly RolloutFacts[]>): Statement[] {

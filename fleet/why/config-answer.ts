@@ -4,7 +4,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { OffboxError } from '../../core/errors.ts'
 import { type GetRoutingConfigResponse, RoutingConfig } from '../../proto/gen/routing.ts'
 import type { ServiceStatus } from '../../proto/gen/lifecycle.ts'
-import { authorStatements, iso, type KnownChange } from './author.ts'
+import { authorStatements, desirerOf, iso, type KnownChange } from './author.ts'
 import type { Evidence } from './evidence.ts'
 import { type Found, short, type Statement } from './statement.ts'
 import { lookUp } from './subject.ts'
@@ -47,7 +47,7 @@ export async function answerConfig(evidence: Evidence, service: string, path: re
     ...valueStatements(found.value, there.value),
     ...(await desiredStatements(evidence, path, there.value)),
     ...changeStatements(trail, logged, { revision, provisional, changeId }),
-    ...(change ? authorStatements(evidence.deviceId, change, { value: [] }) : []),
+    ...(change ? authorStatements(evidence.deviceId, change, { value: [] }, desirerOf(await evidence.device(), change, 'routing')) : []),
     ...(logged?.end ? [gateStatement(logged.end, logged.intent)] : []),
   ]
 }
@@ -82,7 +82,7 @@ const valueCharsMax = 400
 
 async function desiredStatements(evidence: Evidence, path: readonly string[], value: unknown): Promise<Statement[]> {
   const device = await evidence.device()
-  const bytes = 'value' in device ? device.value.desired?.routingConfig : undefined
+  const bytes = 'value' in device ? device.value.routingConfig : undefined
   if (!bytes || bytes.length === 0) {
     const basis = 'missing' in device ? device.missing : "the controller's record of the device"
     return [{ question: 'value', standing: 'missing' in device ? 'unknown' : 'stated', text: 'no routing is desired by the controller', basis }]

@@ -47,7 +47,10 @@ export function controllerEvidence(options: ControllerEvidenceOptions): Evidence
     ),
     trail: async (service) => await seek(async () => await readTrail(options, service)),
     rollouts: ask(async () => (await client.unary(FleetMethods.ListRollouts, {})).rollouts),
-    device: ask(async () => await client.unary(FleetMethods.GetDevice, { deviceId })),
+    device: ask(async () => {
+      const { desired, desiredBy, routingDesiredBy } = await client.unary(FleetMethods.GetDevice, { deviceId })
+      return { routingConfig: desired?.routingConfig ?? new Uint8Array(), desiredBy, routingDesiredBy }
+    }),
     believed: ask(async () => await client.unary(FleetMethods.DeviceTrust, { deviceId })),
     bundle: async (service, version) => await seek(async () => await readBundle(client, service, version)),
     image: imageIn(home),

@@ -1,10 +1,10 @@
 /** What an answer is made from: what was asked for and what came back, before any of it is believed. */
 import type { Anchors } from '../../core/anchors.ts'
-import type { FleetDevice } from '../../proto/gen/fleet.ts'
 import type { InfoResponse } from '../../proto/gen/device.ts'
 import type { ServiceStatus } from '../../proto/gen/lifecycle.ts'
 import type { GetRoutingConfigResponse } from '../../proto/gen/routing.ts'
 import type { TrustStatus } from '../../proto/gen/trust.ts'
+import type { Desirer } from '../device/record.ts'
 import type { SignedReceipt } from '../device/receipts.ts'
 import type { PublishedPolicy } from '../trust/policy.ts'
 import type { Repository } from '../trust/repository.ts'
@@ -40,6 +40,14 @@ export interface RolloutDeviceFacts {
   } | null
 }
 
+/** What is wanted of a device, and by whom. */
+export interface DeviceFacts {
+  /** RoutingConfig, encoded; empty: none is wanted. */
+  readonly routingConfig: Uint8Array
+  readonly desiredBy: Readonly<Record<string, Desirer | null>>
+  readonly routingDesiredBy: Desirer | null
+}
+
 /** Each is asked for when it is needed, once. */
 export interface Evidence {
   readonly deviceId: string
@@ -54,7 +62,7 @@ export interface Evidence {
   trail(service: string): Promise<Found<Trail>>
   rollouts(): Promise<Found<readonly RolloutFacts[]>>
   /** What the controller has on record of the device. */
-  device(): Promise<Found<FleetDevice>>
+  device(): Promise<Found<DeviceFacts>>
   /** What the device believes of the repository. */
   believed(): Promise<Found<TrustStatus>>
   bundle(service: string, version: string): Promise<Found<Uint8Array>>

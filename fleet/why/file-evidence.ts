@@ -5,7 +5,7 @@ import { messageOf, OffboxError } from '../../core/errors.ts'
 import type { SignedReceipt } from '../device/receipts.ts'
 import type { Home } from '../home/home.ts'
 import type { Evidence } from './evidence.ts'
-import { bundleIn, imageIn, repositoryIn, rolloutsIn, seek } from './home-evidence.ts'
+import { bundleIn, deviceIn, imageIn, repositoryIn, rolloutsIn, seek } from './home-evidence.ts'
 import { linesOf } from './lines.ts'
 import { TrailReader } from './trail.ts'
 
@@ -27,7 +27,7 @@ export function fileEvidence({ home, anchors, deviceId, receipts, auditFile }: F
     services: nobody,
     info: nobody,
     routing: nobody,
-    device: nobody,
+    device: async () => await deviceIn(home, deviceId),
     believed: nobody,
     receipts: async () => ({ value: receipts }),
     trail: async (service) => {

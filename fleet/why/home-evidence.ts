@@ -3,13 +3,14 @@ import { join } from 'node:path'
 import { messageOf, OffboxError } from '../../core/errors.ts'
 import { isServiceName } from '../../core/manifest.ts'
 import semver from 'semver'
+import { isDeviceId, parseRecord } from '../device/record.ts'
 import { readIfThere } from '../home/atomic.ts'
 import type { Home } from '../home/home.ts'
 import { RolloutStore } from '../rollout/state.ts'
 import { readGeneration } from '../trust/generations.ts'
 import { readPolicyOf } from '../trust/policy.ts'
 import { openRepository } from '../trust/repository.ts'
-import type { Evidence, RolloutFacts } from './evidence.ts'
+import type { DeviceFacts, Evidence, RolloutFacts } from './evidence.ts'
 import type { Found } from './statement.ts'
 
 /** @throws whatever is a bug of ours; what a part of the product refuses is missing, with its words */
@@ -57,6 +58,17 @@ export async function bundleIn(home: Home, service: string, version: string): Pr
   const path = join(home.registry, service, `${version}.offbox`)
   const bytes = await readIfThere(path)
   return bytes ? { value: new Uint8Array(bytes) } : { missing: `${path} is not there` }
+}
+
+export async function deviceIn(home: Home, deviceId: string): Promise<Found<DeviceFacts>> {
+  if (!isDeviceId(deviceId)) return { missing: `${JSON.stringify(String(deviceId).slice(0, 64))} cannot be the id of a device` }
+  const path = join(home.devices, `${deviceId}.json`)
+  const text = await readIfThere(path)
+  if (!text) return { missing: `${path} is not there` }
+  return await seek(async () => {
+    const { desired, desiredBy = {}, routingDesiredBy = null } = parseRecord(String(text), deviceId)
+    return { routingConfig: new Uint8Array(Buffer.from(desired.routingConfig, 'base64')), desiredBy, routingDesiredBy }
+  })
 }
 
 export async function rolloutsIn(home: Home): Promise<Found<readonly RolloutFacts[]>> {

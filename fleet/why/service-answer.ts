@@ -4,7 +4,7 @@ import { messageOf, OffboxError } from '../../core/errors.ts'
 import type { ReceiptBody } from '../../core/receipt.ts'
 import { type Change, ChangeState, type ServiceStatus } from '../../proto/gen/lifecycle.ts'
 import { type CheckedReceipts, checkReceipts, type SignedReceipt } from '../device/receipts.ts'
-import { authorStatements, gateStatements, iso, type KnownChange } from './author.ts'
+import { authorStatements, desirerOf, gateStatements, iso, type KnownChange } from './author.ts'
 import type { Evidence } from './evidence.ts'
 import { type Code, originOf } from './origin.ts'
 import { type Placement, placementOf, type Running } from './placement.ts'
@@ -42,7 +42,12 @@ export async function answerService(evidence: Evidence, service: string, status:
       ...(broken ? [broken] : []),
       ...changeStatements(evidence, placement, checked, shown, { running, provisional }),
       ...logStatements(trail, receipt, logged),
-      ...(change ? [...authorStatements(evidence.deviceId, change, rollouts), ...gateStatements(evidence.deviceId, change, rollouts)] : []),
+      ...(change
+        ? [
+            ...authorStatements(evidence.deviceId, change, rollouts, desirerOf(await evidence.device(), change, 'version')),
+            ...gateStatements(evidence.deviceId, change, rollouts),
+          ]
+        : []),
       ...(version === '' ? [] : await originOf(evidence, code)),
       ...placement.undone.map(undoneStatement),
     ],

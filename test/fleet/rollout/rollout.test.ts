@@ -57,6 +57,7 @@ t.test('a rollout upgrades the canary, then the rest one by one, and makes the v
     }
     for (const device of devices) t.same(device.orders, ['Upgrade telemetry 1.1.0 (rollout r-0001 attempt 1)', 'Confirm telemetry 1.1.0'])
     t.same(await desired(fleet, 'sw3'), ['1.1.0'])
+    t.match((await fleet.get('sw3')).desiredBy, { telemetry: { principal: /^spiffe:\/\/lab\/operator\// } }, 'whoever started it wants it so')
   })
 })
 

@@ -63,10 +63,20 @@ t.test('a device of a lab', { skip: noLab('local'), timeout: 800_000 }, async (t
 
   await t.test('what the controller installed by itself, a configured value, and the agent are answered, each by who knows', async (t) => {
     const secrets = await asked('sw1', 'secrets')
-    t.match(secrets, { code: 0, answer: { verdict: 'answered', facts: { author: { orderReason: 'desired state of sw1' }, gate: { rollout: null } } } })
+    t.match(secrets, {
+      code: 0,
+      answer: {
+        verdict: 'answered',
+        facts: { author: { orderReason: 'desired state of sw1', desiredBy: /^spiffe:\/\/lab\/operator\// }, gate: { rollout: null } },
+      },
+    })
     const value = await asked('sw1', 'routing:neighbors.sw2.peerAs')
     t.match(value, { code: 0, answer: { service: 'routing', facts: { value: { value: 65_002, asDesired: true }, change: { kind: 'config' } } } })
-    t.match(value.answer.facts.author, { principal: 'spiffe://lab/controller/main', orderReason: /^desired state of sw1, configuration / })
+    t.match(value.answer.facts.author, {
+      principal: 'spiffe://lab/controller/main',
+      orderReason: /^desired state of sw1, configuration /,
+      desiredBy: /operator/,
+    })
     t.same(standings(value.answer, 'change'), ['verified', 'stated'], 'and whether an earlier one had put the same value there is said not to be known')
     t.match(await offbox('why', 'sw1', 'routing:neighbors.sw9'), { code: 2, out: /nothing at neighbors\.sw9: neighbors has sw2/ })
     t.match(await offbox('why', 'sw1', 'telemetry:interval'), { code: 2, out: /no configuration that can be read/ })
@@ -105,6 +115,7 @@ t.test('a device of a lab', { skip: noLab('local'), timeout: 800_000 }, async (t
     const { code, answer } = await asked('sw1', 'telemetry', ...files)
     t.match({ code, answer }, { code: 0, answer: { version: '1.1.0', verdict: 'answered', facts: { author: { rollout: 'r-0001' }, log: { end: newest } } } })
     t.match(answer.statements[0]?.text, /whether it runs now is not known/)
+    t.match(await asked('sw1', 'secrets', ...files), { code: 0, answer: { facts: { author: { desiredBy: /operator/ } } } })
     t.match((await asked('sw1', 'telemetry', '--receipts', receipts)).code, 5, 'without the log, that is not known')
     t.match(await offbox('why', 'sw2', 'telemetry', ...files), { code: 2, out: /receipts of sw1, not of sw2/ })
   })
@@ -133,6 +144,19 @@ t.test('a device of a lab', { skip: noLab('local'), timeout: 800_000 }, async (t
     )
     await refuted('a record taken out', 'log')
     writeFileSync(log, text)
+  })
+
+  await t.test('inspect gives the verdict of one device', async (t) => {
+    const inspect = async (name: string) =>
+      JSON.parse((await offbox('bundle', 'inspect', join(lab.home.registry, name), '--device', 'sw1', '--json')).out.trim())
+    t.match(await inspect('telemetry/1.1.0.offbox'), {
+      device: 'sw1',
+      policyVersion: 1,
+      verdict: { accepted: true },
+      publishedBy: 'service-telemetry',
+      sbom: { specVersion: '1.6' },
+    })
+    t.match(await inspect('telemetry/1.0.0.offbox'), { verdict: { accepted: false, code: 'BUNDLE_DOWNGRADE', reason: /sw1 runs 1\.1\.0/ } })
   })
 
   await t.test('other code under the same name is refuted, and what the repository or the policy no longer says is told', async (t) => {
