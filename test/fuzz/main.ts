@@ -19,13 +19,14 @@ const { values, positionals } = parseArgs({
     coverage: { type: 'string' },
     input: { type: 'string' },
     json: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
   },
 })
 const chosen = positionals.length === 0 ? TARGETS : TARGETS.filter(({ name }) => positionals.includes(name))
-if (chosen.length < positionals.length || (values.input !== undefined && chosen.length !== 1)) {
+if (values.help || chosen.length < positionals.length || (values.input !== undefined && chosen.length !== 1)) {
   process.stderr.write(`npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--coverage guided|blind|off] [--input FILE] [--json]\n\n`)
   for (const { name, reads } of TARGETS) process.stderr.write(`${name.padEnd(16)} ${reads}\n`)
-  process.exit(2)
+  process.exit(values.help ? 0 : 2)
 }
 const [only] = chosen
 if (values.input !== undefined && only) process.exit(await repeat(only, new Uint8Array(readFileSync(values.input))))
