@@ -29,13 +29,19 @@ const listed =
     return await scene.order(repository.release(SERVICE, '1.0.0', { bytes: make(scene, repository.mapped('1.0.0')) }))
   }
 
-/** What somebody who dials with such a certificate gets to hear. */
+const isRefusal = ({ msg }: Record<string, unknown>) => msg === 'TLS handshake refused' || msg === 'connection refused'
+
+/** What somebody who dials with such a certificate gets to hear; and that it was the device that hung up on him. */
 const calledWith = (identity: (scene: DeviceScene) => Promise<{ keyPem: string; certificatePem: string }>): DeviceAttack['run'] => {
   return async (scene) => {
     const path = scene.repository.release(SERVICE, '1.0.0')
     const client = await scene.connect(await identity(scene))
+    const before = scene.agent.lines.length
     try {
       return await scene.order(path, scene.repository.push(), { client })
+    } catch (error) {
+      await scene.setUp(async () => await scene.agent.line((line) => isRefusal(line) && scene.agent.lines.indexOf(line) >= before))
+      throw error
     } finally {
       client.close()
     }
