@@ -45,7 +45,7 @@ function imageStatements({ imageSha256 }: InfoResponse | { imageSha256: string }
   }
   if (imageSha256 === '') return [{ question, standing: 'unknown', text: 'the agent runs from no image', basis: 'a local agent is whatever file was started' }]
   if ('missing' in found) return [{ question, standing: 'unknown', text: 'the image is not at hand', basis: found.missing }, noCommit]
-  const raw = JSON.parse(new TextDecoder().decode(found.value)) as Record<string, unknown> & { files?: { path: string; sha256: string }[] }
+  const raw = parsed(found.value) as Record<string, unknown> & { files?: { path: string; sha256: string }[] }
   const { format, agentVersion, nodeVersion, kernel, packages, files } = raw
   // In this order, as image/facts.ts seals them.
   const digest = createHash('sha256').update(JSON.stringify({ format, agentVersion, nodeVersion, kernel, packages, files })).digest('hex')
@@ -63,4 +63,14 @@ function imageStatements({ imageSha256 }: InfoResponse | { imageSha256: string }
     },
     noCommit,
   ]
+}
+
+/** A file that is no JSON is another image's at most. */
+function parsed(bytes: Uint8Array): unknown {
+  try {
+    const raw: unknown = JSON.parse(new TextDecoder().decode(bytes))
+    return typeof raw === 'object' && raw !== null ? raw : {}
+  } catch {
+    return {}
+  }
 }

@@ -86,7 +86,9 @@ async function readTrail({ client, anchors, deviceId, signal }: ControllerEviden
     }
   } catch (error) {
     if (!(error instanceof OffboxError)) throw error
-    reader.missed(messageOf(error))
+    // Another log, or none yet, is no contradiction: a device that lost its disk begins anew.
+    if (['AUDIT_BROKEN', 'CERTIFICATE_INVALID'].includes(error.code)) reader.broken(messageOf(error))
+    else reader.missed(messageOf(error))
   }
   return reader.trail()
 }

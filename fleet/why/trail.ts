@@ -55,6 +55,7 @@ export class TrailReader {
   #chainName = ''
   #fresh = 0
   #problem = ''
+  #broken = ''
 
   constructor(trust: AuditTrust, service: string) {
     this.#trust = trust
@@ -104,6 +105,11 @@ export class TrailReader {
     for (const record of kept) this.#keep(record, true)
   }
 
+  /** What the device shows behind the export does not follow it, or is not signed for: it shows another past than it had shown the collector. */
+  broken(why: string): void {
+    this.#broken = why
+  }
+
   /** What the device has written since could not be had. */
   missed(why: string): void {
     this.#problem = why
@@ -112,7 +118,7 @@ export class TrailReader {
   /** @throws AUDIT_NOT_FOUND there is nothing at all */
   trail(): Trail {
     const verdict = this.#verdict
-    if (!verdict && this.#fresh === 0) throw new OffboxError('AUDIT_NOT_FOUND', this.#problem || 'nothing of the audit log is there')
+    if (!verdict && this.#fresh === 0 && this.#broken === '') throw new OffboxError('AUDIT_NOT_FOUND', this.#problem || 'nothing of the audit log is there')
     const held = verdict
       ? [`${verdict.records} records that the collector holds, each following the one before, signed by the device and countersigned up to the last`]
       : []
@@ -122,7 +128,10 @@ export class TrailReader {
     return {
       changes: this.#changes,
       basis: [...held, ...fresh, ...missed].join('; '),
-      findings: (verdict?.findings ?? []).map(({ at, what }) => `${at > 0 ? `number ${at}: ` : ''}${what}`),
+      findings: [
+        ...(verdict?.findings ?? []).map(({ at, what }) => `${at > 0 ? `number ${at}: ` : ''}${what}`),
+        ...(this.#broken === '' ? [] : [`what the device itself shows: ${this.#broken}`]),
+      ],
     }
   }
 
