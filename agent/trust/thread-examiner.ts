@@ -16,7 +16,7 @@ import type { MetadataFindings, MetadataRequest } from './tuf/examine.ts'
  * The orders of one boot follow one another, on a slow machine tens of seconds apart. A thread that has ended has
  * forgotten which signatures it found good, and every one of them is slow at first, until its code is compiled.
  */
-export const examinerIdleMs = 60_000
+export const examinerIdleMs = 30_000
 /** A chain of 1,000 stored roots takes a minute on the slowest device. Beyond it something is wrong with the thread. */
 export const examinerTimeoutMs = 180_000
 /** JavaScript heap, MiB: metadata of 1 MiB, parsed. Files lie outside it. */
