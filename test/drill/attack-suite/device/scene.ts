@@ -175,10 +175,15 @@ export class DeviceScene implements Stage {
     return signStatement(content, keyIdOf(secretKey.subarray(32)), (message) => nacl.sign.detached(message, secretKey))
   }
 
+  /** Newer in everything, so that nothing but its keys is wrong with it. */
   stranger(): DeviceRepository {
     const other = new DeviceRepository(this.fleet.key)
-    other.major = this.repository.major
-    other.policyBytes = this.repository.policyBytes
+    const { major, policyBytes, policyVersion, bundles } = this.repository
+    Object.assign(other, { major, policyBytes, policyVersion, bundles })
+    for (const role of ['targets', 'snapshot', 'timestamp']) other.roles[role].version += 10_000
+    other.addService(SERVICE)
+    other.roles[`service-${SERVICE}`].version = 10_000
+    other.publish(`service-${SERVICE}`)
     other.setPolicy((before) => before)
     return other
   }

@@ -224,6 +224,8 @@ const ENROLLED: readonly DeviceAttack[] = [
   {
     name: 'reboot of a diskless device: an old repository as the answer to its enrolment',
     refused: ['TRUST_ROLLBACK'],
+    // The roots are those of its owners, and what the witness has seen it believes.
+    keeps: ['root', 'snapshot'],
     reboots: true,
     run: async (scene) => {
       const { old } = await movedOn(scene)
