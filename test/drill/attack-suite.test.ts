@@ -36,7 +36,7 @@ t.test('of the two that count signatures either alone holds', { timeout: 250_000
 
 t.test('a running device refuses one attack of each sort, changes nothing, and obeys its owners before and after', { timeout: 500_000 }, async (t) => {
   for (const [only, attacks] of [
-    ['withheld', 4],
+    ['withheld:', 4],
     ['clock: a year back, to revive', 1],
   ] as const) {
     const { code, verdict, stderr } = await runDrill(t, 'attack-suite', '--level', 'device', '--only', only)
