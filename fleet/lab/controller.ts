@@ -93,6 +93,13 @@ export class ControllerClient {
     await this.#rpc.unary(FleetMethods.SetDesired, { deviceId: device.id, desired: { services: [...services], routingConfig: RoutingConfig.encode(routing) } })
   }
 
+  /** One more service that a device is to run. The controller brings it there. */
+  async run(deviceId: string, service: { service: string; version: string }): Promise<void> {
+    const { desired } = await this.#rpc.unary(FleetMethods.GetDevice, { deviceId })
+    const others = (desired?.services ?? []).filter((one) => one.service !== service.service)
+    await this.#rpc.unary(FleetMethods.SetDesired, { deviceId, desired: { ...desired, services: [...others, service] } })
+  }
+
   /** A lab that was killed may have left a rollout running; this one begins anew. */
   async abandonRollouts(): Promise<void> {
     const newest = await this.#rpc.unary(FleetMethods.GetRollout, {}).catch((error) => {
