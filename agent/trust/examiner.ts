@@ -18,13 +18,15 @@ export type Question = { readonly id: number } & (
   | { readonly kind: 'metadata'; readonly request: MetadataRequest }
   | { readonly kind: 'bundle'; readonly file: Uint8Array; readonly trusted: TrustedKeys }
 )
-export type Answer = { readonly id: number } & (
-  | { readonly value: MetadataFindings | VerifiedBundle; readonly error?: undefined }
+export type Answer = { readonly id: number } & /** `verdicts`: on signatures of metadata, for the thread that follows (core/trust/rules.ts). */
+(
+  | { readonly value: MetadataFindings | VerifiedBundle; readonly error?: undefined; readonly verdicts?: readonly string[] }
   | { readonly error: { readonly code: ErrorCode; readonly message: string } }
 )
 
-export function inThisThread(): Examiner {
-  const rules = remembering(DEVICE_RULES)
+/** @param verdicts on signatures that were found good before; new ones are added to it */
+export function inThisThread(verdicts: Set<string> = new Set()): Examiner {
+  const rules = remembering(DEVICE_RULES, verdicts)
   return {
     metadata: async (request) => await examineMetadata(request, rules),
     bundle: async (file, trusted) => verifyBundle(file, trusted),

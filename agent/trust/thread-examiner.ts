@@ -12,10 +12,7 @@ import type { VerifiedBundle } from '../supervisor/types.ts'
 import type { Answer, Examiner, Question } from './examiner.ts'
 import type { MetadataFindings, MetadataRequest } from './tuf/examine.ts'
 
-/**
- * The orders of one boot follow one another, on a slow machine tens of seconds apart. A thread that has ended has
- * forgotten which signatures it found good, and every one of them is slow at first, until its code is compiled.
- */
+/** The orders of one boot follow one another, and a thread that is warm verifies several times as fast as one that has its code to compile. */
 export const examinerIdleMs = 30_000
 /** A chain of 1,000 stored roots takes a minute on the slowest device. Beyond it something is wrong with the thread. */
 export const examinerTimeoutMs = 180_000
@@ -38,6 +35,8 @@ export class ThreadExaminer implements Examiner {
   readonly #text: string
   readonly #clock: Clock
   readonly #waiting = new Map<number, Waiting>()
+  /** Signatures that a thread of before found good: what this thread is told by its own is all that it believes of them. */
+  #verdicts: readonly string[] = []
   #worker: Worker | null = null
   #cancelTimer = () => {}
   #ids = 0
@@ -90,6 +89,7 @@ export class ThreadExaminer implements Examiner {
       env: {},
       argv: [],
       resourceLimits: { maxOldGenerationSizeMb: examinerHeapMbMax },
+      workerData: { verdicts: this.#verdicts },
     })
     this.#worker = worker
     // Of one that was given up already nothing is heard any more.
@@ -105,7 +105,10 @@ export class ThreadExaminer implements Examiner {
     this.#waiting.delete(id)
     this.#arm()
     if (answer.error) waiting?.reject(new OffboxError(answer.error.code, answer.error.message))
-    else if ('value' in answer) waiting?.resolve(answer.value)
+    else if ('value' in answer) {
+      this.#verdicts = answer.verdicts ?? this.#verdicts
+      waiting?.resolve(answer.value)
+    }
   }
 
   /** The thread ends when it has been idle, or silent, for too long. */

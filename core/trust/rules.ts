@@ -40,9 +40,9 @@ const VERDICTS_MAX = 256
 /**
  * The same rules, with verdicts of the second lock remembered: tweetnacl takes 15 ms a signature, and the same stored documents are
  * verified at every update. Only what passed is remembered, by a digest over all that the verdict rests on.
+ * @param passed verdicts of before, by nobody but oneself; new ones are added to it
  */
-export function remembering(rules: MetadataRules): MetadataRules {
-  const passed = new Set<string>()
+export function remembering(rules: MetadataRules, passed: Set<string> = new Set()): MetadataRules {
   const requireThreshold: MetadataRules['requireThreshold'] = (metadata, role, delegator) => {
     const { keys, of } = keysFor(role, delegator)
     const named = of.keyids.map((keyid) => [keyid, keys[keyid]])

@@ -64,6 +64,37 @@ t.test('the thread ends when there has been nothing to do, and comes back', asyn
   t.match(await thread.bundle(file, trust(key)), { keyIds: [key.keyId] })
 })
 
+t.test('signatures that one thread found good, the next one does not verify again', async (t) => {
+  const clock = new FakeClock()
+  const repository = new Repository()
+  const { anchor } = repository
+  const path = repository.release('telemetry', '1.1.0')
+  const request = {
+    ...{ anchor, stored: NO_DOCUMENTS, files: filesOf(repository.push()), paths: [path], floor: null },
+    time: [{ source: 'build' as const, nowMs: BORN_MS, keys: null }],
+  }
+  // Tells, before the answer that is expected, how many verdicts it began with.
+  const telling = `const { parentPort: port, workerData: { verdicts } } = require('node:worker_threads')
+    const began = verdicts.length
+    port.on('message', ({ id, kind }) => kind === 'bundle' && port.postMessage({ id, value: { began } }))
+    ${text}`
+  const thread = new ThreadExaminer({ clock, text: telling })
+  t.teardown(() => thread.close())
+  t.match(await thread.bundle(file, trust(key)), { began: 0 })
+  const found = await thread.metadata(request)
+  await clock.advance(examinerIdleMs)
+  t.notOk(thread.running)
+  const { began } = (await thread.bundle(file, trust(key))) as unknown as { began: number }
+  t.ok(began >= 4, `${began} verdicts: root, timestamp, snapshot, targets`)
+  t.same(await thread.metadata(request), found)
+  await t.rejects(
+    thread
+      .metadata({ ...request, files: new Map([...request.files].map(([name, bytes]) => [name, name === 'timestamp.json' ? flipBit(bytes, 40) : bytes])) })
+      .then(({ refusal }) => Promise.reject(refusal)),
+    { code: /TRUST_/ },
+  )
+})
+
 t.test('what brings the thread down fails its own questions and no later one', async (t) => {
   const clock = new FakeClock()
   const dying = `const { parentPort } = require('node:worker_threads'); parentPort.on('message', ({ id }) => { if (id === 1) process.exit(3); else for (;;) {} })`
