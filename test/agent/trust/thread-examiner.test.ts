@@ -74,9 +74,11 @@ t.test('signatures that one thread found good, the next one does not verify agai
     time: [{ source: 'build' as const, nowMs: BORN_MS, keys: null }],
   }
   // Tells, before the answer that is expected, how many verdicts it began with.
-  const telling = `const { parentPort: port, workerData: { verdicts } } = require('node:worker_threads')
-    const began = verdicts.length
-    port.on('message', ({ id, kind }) => kind === 'bundle' && port.postMessage({ id, value: { began } }))
+  const telling = `{
+      const { parentPort: port, workerData } = require('node:worker_threads')
+      const began = workerData.verdicts.length
+      port.on('message', ({ id, kind }) => kind === 'bundle' && port.postMessage({ id, value: { began } }))
+    }
     ${text}`
   const thread = new ThreadExaminer({ clock, text: telling })
   t.teardown(() => thread.close())
