@@ -18,8 +18,8 @@ export type Question = { readonly id: number } & (
   | { readonly kind: 'metadata'; readonly request: MetadataRequest }
   | { readonly kind: 'bundle'; readonly file: Uint8Array; readonly trusted: TrustedKeys }
 )
-export type Answer = { readonly id: number } & /** `verdicts`: on signatures of metadata, for the thread that follows (core/trust/rules.ts). */
-(
+/** `verdicts`: on signatures of metadata, for the thread that follows (core/trust/rules.ts). */
+export type Answer = { readonly id: number } & (
   | { readonly value: MetadataFindings | VerifiedBundle; readonly error?: undefined; readonly verdicts?: readonly string[] }
   | { readonly error: { readonly code: ErrorCode; readonly message: string } }
 )
