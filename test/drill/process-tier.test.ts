@@ -12,5 +12,7 @@ t.test('the drill fails where the control groups bound nothing', { skip: noLab('
   const { code, verdict, stderr } = await runDrill(t, 'process-tier', '--sabotage', 'no-bounds')
   t.equal(code, 1)
   // Only a drill that came to its end says so; one that could not be run fails as well.
-  if (!t.match(verdict, { boot: 'pxe', passed: false, threads: '' })) t.comment(stderr)
+  if (!t.match(verdict, { boot: 'pxe', passed: false, threads: String })) t.comment(stderr)
+  // With threads without end it dies by itself at times (SIGSEGV); what matters is that no bound was met.
+  t.notMatch(verdict.threads, /pids\.max/)
 })
