@@ -3,9 +3,10 @@
  * one chapter after another. Both ECDSA P-256 with SHA-256 (IEEE P1363, 64 bytes) over a prefix and the exact bytes of the body, by a key
  * for which the fleet CA issued a certificate, as receipts are (core/receipt.ts).
  */
-import { hash, verify, X509Certificate } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { messageOf, OffboxError } from '../errors.ts'
-import { chainPemBytesMax, readLeaf, spiffeId } from '../x509.ts'
+import { requireSigned } from '../signed-by.ts'
+import { type readLeaf, spiffeId } from '../x509.ts'
 import type { Head } from './chain.ts'
 import { isHash } from './record.ts'
 
@@ -119,22 +120,8 @@ function headOf(raw: unknown, what: string): Head {
 
 function checkSigned(kind: 'checkpoint' | 'head', { body, signature, chainPem }: Signed, caPem: string, signer: string): ReturnType<typeof readLeaf> {
   if (body.length > statementBytesMax) throw refuse(kind, `it has more than ${statementBytesMax} bytes`)
-  let leaf: ReturnType<typeof readLeaf>
-  let signs: boolean
-  let issued: boolean
-  try {
-    if (chainPem.length > chainPemBytesMax) throw new Error(`a chain of more than ${chainPemBytesMax} bytes`)
-    const certificate = new X509Certificate(chainPem)
-    issued = certificate.verify(new X509Certificate(caPem).publicKey)
-    signs = verify('sha256', statementSignedBytes(kind, body), { key: certificate.publicKey, dsaEncoding: 'ieee-p1363' }, signature)
-    leaf = readLeaf(chainPem)
-  } catch (error) {
-    throw refuse(kind, `its certificate cannot be read: ${messageOf(error)}`)
-  }
-  if (!issued) throw refuse(kind, 'the fleet CA did not issue the certificate')
-  if (leaf.spiffeId !== signer) throw refuse(kind, `the certificate is that of ${leaf.spiffeId || 'nobody'}, not of ${signer}`)
-  if (!signs) throw refuse(kind, 'the signature does not match')
-  return leaf
+  const refused = (why: string) => refuse(kind, why)
+  return requireSigned(statementSignedBytes(kind, body), { signature, chainPem }, caPem, (leaf) => leaf.spiffeId === signer, signer, refused)
 }
 
 function encode(value: object): Uint8Array {

@@ -8,7 +8,7 @@ import { Chain, type Head } from '../../core/audit/chain.ts'
 import { chapterLine, exportLine, readEntry, signedLine } from '../../core/audit/entries.ts'
 import { type Chapter, type ChapterReason, chaptersDigest, readChapter, readCheckpoint, readHead, type Signed } from '../../core/audit/statements.ts'
 import { messageOf, OffboxError } from '../../core/errors.ts'
-import { cleanTemporaries, makeDirectory, readIfThere, writeAtomic } from '../home/atomic.ts'
+import { cleanTemporaries, makeDirectory, readIfThere, syncDirectory, writeAtomic } from '../home/atomic.ts'
 import type { HeadSigner } from './identity.ts'
 
 /** A file of a chapter is followed by another one behind this. */
@@ -255,14 +255,5 @@ async function* chunksOf(path: string, bytesMax: number): AsyncGenerator<Uint8Ar
     }
   } finally {
     await file.close()
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r')
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
   }
 }

@@ -1,8 +1,9 @@
 /** What a device's receipts prove: that it signed them, with a certificate of this fleet, and that none is missing in between. */
-import { createHash, verify, X509Certificate } from 'node:crypto'
-import { messageOf, OffboxError } from '../../core/errors.ts'
+import { createHash } from 'node:crypto'
+import { OffboxError } from '../../core/errors.ts'
 import { readReceipt, type ReceiptBody, receiptSignedBytes } from '../../core/receipt.ts'
-import { chainPemBytesMax, deviceDnsName, readLeaf, spiffeId } from '../../core/x509.ts'
+import { requireSigned } from '../../core/signed-by.ts'
+import { deviceDnsName, spiffeId } from '../../core/x509.ts'
 
 export interface SignedReceipt {
   readonly body: Uint8Array
@@ -71,22 +72,9 @@ export function checkReceipts(signed: readonly SignedReceipt[], trust: ReceiptTr
 
 /** One by itself. @throws CERTIFICATE_INVALID, ARGUMENT_INVALID */
 export function checkReceipt({ body, signature, chainPem }: SignedReceipt, { fleet, caPem, deviceId }: ReceiptTrust): ReceiptBody {
-  let leaf: ReturnType<typeof readLeaf>
-  let signs: boolean
-  let issued: boolean
-  try {
-    if (chainPem.length > chainPemBytesMax) throw new Error(`a chain of more than ${chainPemBytesMax} bytes`)
-    const certificate = new X509Certificate(chainPem)
-    issued = certificate.verify(new X509Certificate(caPem).publicKey)
-    signs = verify('sha256', receiptSignedBytes(body), { key: certificate.publicKey, dsaEncoding: 'ieee-p1363' }, signature)
-    leaf = readLeaf(chainPem)
-  } catch (error) {
-    throw refuse(`its certificate cannot be read: ${messageOf(error)}`)
-  }
-  if (!issued) throw refuse('the fleet CA did not issue the certificate')
-  if (leaf.spiffeId !== spiffeId(fleet, 'device', deviceId) || !leaf.dnsNames.includes(deviceDnsName(fleet, deviceId)))
-    throw refuse(`the certificate is that of ${leaf.spiffeId || 'nobody'}, not of ${deviceId}`)
-  if (!signs) throw refuse('the signature does not match')
+  const isDevice = ({ spiffeId: id, dnsNames }: { spiffeId: string; dnsNames: string[] }) =>
+    id === spiffeId(fleet, 'device', deviceId) && dnsNames.includes(deviceDnsName(fleet, deviceId))
+  const leaf = requireSigned(receiptSignedBytes(body), { signature, chainPem }, caPem, isDevice, deviceId, refuse)
   const receipt = readReceipt(body)
   if (receipt.deviceId !== deviceId) throw refuse(`it is about ${receipt.deviceId}, not ${deviceId}`)
   // The clock is the device's own: what this shows is that it did not use a certificate outside its time by that clock.

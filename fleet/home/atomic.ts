@@ -58,7 +58,8 @@ export async function cleanTemporaries(directory: string): Promise<void> {
   }
 }
 
-async function syncDirectory(path: string): Promise<void> {
+/** Names that were made in it outlive a power cut. */
+export async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, 'r')
   try {
     await directory.sync()
