@@ -101,12 +101,14 @@ for (const tier of ['worker', 'process'] as const) {
     const work = 'const kept = []; for (let n = 0; n < 400_000; n++) kept.push({ n, more: [n, n] }); await new Promise((go) => setTimeout(go, 300))'
     const answer = ask(supervisor, 'Do', `eval ${work}; return kept.length + " " + typeof gc`)
     let mostMb = 0
-    await until('memory is in use', () => {
+    const readMb = () => {
       mostMb = Math.max(mostMb, memoryMb())
-      return mostMb > (tier === 'worker' ? 25 : 60)
-    })
+      return memoryMb()
+    }
+    await until('memory is in use', () => readMb() > (tier === 'worker' ? 25 : 60))
     t.same(await answer, { text: '400000 undefined' })
-    await until('it is given back', () => memoryMb() < mostMb - 20)
+    // Of the most there was: on a slow machine it was seen on its way up first.
+    await until('it is given back', () => readMb() < mostMb - 20)
     t.match(supervisor.get('counter'), { state: 'ready', starts: 1 })
   })
 }
